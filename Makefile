@@ -1,0 +1,47 @@
+# make demo [CORPORA=DIR]   the main job, end to end, on the corpus that ships here or on yours
+# make test                 the whole test suite
+# make lint                 ruff, mypy, import-linter
+# Each makes .venv first, once; a change of pyproject.toml makes it again.
+
+CORPORA ?= recipes/quickstart
+DEMO    ?= runs/$(notdir $(abspath $(CORPORA)))
+VENV    := .venv
+BIN     := $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '1,4s/^# //p' Makefile
+
+# The supported Pythons are Composer's: 3.10 to 3.12.
+FIND_PYTHON = for p in $(PYTHON) python3 python3.12 python3.11 python3.10; do \
+	  $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && { echo $$p; break; }; done
+
+$(VENV)/installed: pyproject.toml
+	@python=$$($(FIND_PYTHON)); \
+	  [ -n "$$python" ] || { echo "mixstream needs Python 3.10, 3.11 or 3.12; none was found (PYTHON=/path/to/python3.11 names one)" >&2; exit 2; }; \
+	  echo "installing into $(VENV) with $$($$python --version), once (some minutes, about 6 GB) ..."; \
+	  $$python -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/mixstream convert $(CORPORA) --out $(DEMO)/streams --sequence-length 128 --holdout 0.15
+	$(BIN)/mixstream train recipes/demo.yaml --streams $(DEMO)/streams --out $(DEMO)
+	$(BIN)/mixstream report $(DEMO)/proxy $(DEMO)/base $(DEMO)/uniform --out $(DEMO)/report.html
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/read.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,172 @@
+"""The conversion: every corpus to a stream, each written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from converters.documents import Document, is_held_out
+from converters.pack import Packer
+from converters.readers import read_documents
+from converters.sources import Corpus
+from converters.tokenise import Tokenizer, dtype_of
+from mixstream.errors import CorpusError, StreamError
+from mixstream.streams.index import INDEX_NAME
+from mixstream.streams.manifest import HELDOUT, TRAIN, Source, StreamManifest, read_manifest
+from mixstream.streams.writer import SHARD_BYTES, StreamWriter
+
+DOCUMENTS_AT_A_TIME = 256
+
+OnDocuments = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How corpora are converted.
+
+    Attributes:
+        tokenizer: makes the tokens.
+        sequence_length: tokens of a sample.
+        holdout: share of documents for the held-out split.
+        text_field: field or column of the text.
+        overwrite: replace a stream that was made from something else.
+        shard_bytes: size at which a shard is closed.
+    """
+
+    tokenizer: Tokenizer
+    sequence_length: int
+    holdout: float = 0.02
+    text_field: str = "text"
+    overwrite: bool = False
+    shard_bytes: int = SHARD_BYTES
+
+
+@dataclass
+class _Split:
+    """One split of a stream while it is written."""
+
+    packer: Packer
+    num_samples: int = 0
+    num_documents: int = 0
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What became of one corpus.
+
+    Attributes:
+        manifests: stream.json of each split, by its name.
+        kept: the stream was there already, made from the same files in the same way.
+    """
+
+    name: str
+    manifests: dict[str, StreamManifest] = field(default_factory=dict)
+    kept: bool = False
+
+
+def convert_corpus(corpus: Corpus, out: Path, options: Options, on_documents: OnDocuments) -> Converted:
+    """Make the stream `out` / corpus.name.
+
+    Args:
+        corpus: the files.
+        out: the folder of streams.
+        options: how.
+        on_documents: called with the number of documents read since the last call.
+
+    Raises:
+        CorpusError: a file that cannot be read, or one with less than one sample of text.
+        StreamError: a stream of that name that was made from something else.
+    """
+    directory = out / corpus.name
+    sources = corpus.sources()
+    existing = _existing(directory, sources, options)
+    if existing is not None:
+        return Converted(corpus.name, existing, kept=True)
+    info = options.tokenizer.info
+    dtype = dtype_of(info)
+    splits = {name: _Split(Packer(options.sequence_length, dtype, info.eod_token_id)) for name in (TRAIN, HELDOUT)}
+    with StreamWriter(directory, dtype, options.sequence_length, options.shard_bytes) as writer:
+        for documents in _batches(corpus, options.text_field):
+            tokens = options.tokenizer.encode([document.text for document in documents])
+            for document, document_tokens in zip(documents, tokens, strict=True):
+                name = HELDOUT if is_held_out(document, options.holdout) else TRAIN
+                _write(writer, name, splits[name], document, document_tokens)
+            on_documents(len(documents))
+        manifests = {
+            name: _manifest(corpus, name, split, sources, options)
+            for name, split in splits.items()
+            if split.num_samples
+        }
+        if TRAIN not in manifests:
+            raise CorpusError(
+                f"{', '.join(map(str, corpus.files))}: {splits[TRAIN].packer.filled} tokens are fewer than one "
+                f"sample of {options.sequence_length}; give more text or a smaller --sequence-length"
+            )
+        writer.finish(manifests)
+    return Converted(corpus.name, manifests)
+
+
+def _batches(corpus: Corpus, text_field: str) -> Iterator[list[Document]]:
+    """Yield the corpus' documents, some at a time."""
+    documents = (document for file in corpus.files for document in read_documents(file, text_field))
+    while batch := list(islice(documents, DOCUMENTS_AT_A_TIME)):
+        yield batch
+
+
+def _write(writer: StreamWriter, name: str, split: _Split, document: Document, tokens: Any) -> None:
+    for sample in split.packer.add(tokens):
+        writer.write(name, sample)
+        split.num_samples += 1
+    split.num_documents += 1
+    split.num_bytes += len(document.text.encode("utf-8"))
+
+
+def _manifest(
+    corpus: Corpus, name: str, split: _Split, sources: tuple[Source, ...], options: Options
+) -> StreamManifest:
+    return StreamManifest.model_validate(
+        {
+            "name": corpus.name,
+            "language": corpus.language,
+            "domain": corpus.domain,
+            "split": name,
+            "num_samples": split.num_samples,
+            "num_tokens": split.num_samples * options.sequence_length,
+            "num_documents": split.num_documents,
+            "num_bytes": split.num_bytes,
+            "remainder_tokens": split.packer.filled,
+            "sequence_length": options.sequence_length,
+            "dtype": dtype_of(options.tokenizer.info),
+            "tokenizer": options.tokenizer.info,
+            "holdout": options.holdout,
+            "sources": sources,
+        }
+    )
+
+
+def _existing(directory: Path, sources: tuple[Source, ...], options: Options) -> dict[str, StreamManifest] | None:
+    """Return the manifests of a stream that would come out the same, or None where it must be written.
+
+    Raises:
+        StreamError: there is one that was made from something else, and it may not be overwritten.
+    """
+    if not directory.exists() or options.overwrite:
+        return None
+    manifest = read_manifest(directory)
+    wanted = {
+        "sources": sources,
+        "sequence_length": options.sequence_length,
+        "holdout": options.holdout,
+        "tokenizer": options.tokenizer.info,
+    }
+    differing = [key for key, value in wanted.items() if manifest is None or getattr(manifest, key) != value]
+    if differing or not (directory / INDEX_NAME).exists():
+        told = f"made with another {', '.join(differing)}" if manifest else "not a stream that mixstream made"
+        raise StreamError(f"{directory}: is there already, {told}; choose another --out, or --overwrite it")
+    assert manifest is not None
+    heldout = read_manifest(directory / HELDOUT)
+    return {TRAIN: manifest, **({HELDOUT: heldout} if heldout else {})}

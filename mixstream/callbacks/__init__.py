@@ -1,0 +1,12 @@
+"""What is learnt: Composer callbacks that measure sources, learn weights, and write logs.
+
+They ask one thing of the model: `loss` returns the mean token loss of every row, (rows,), of which
+Composer takes the mean; and one of the batch: its ``stream`` column.
+
+    rows        losses by row and by source, over all ranks
+    scores      gradient-alignment scores by K backward passes
+    xdoge       new weights into the running loader
+    exposure    training loss, share and repeats by stream
+    heldout     held-out loss by stream and language
+    logs        weights.jsonl and metrics.jsonl, cut back at a resume
+"""

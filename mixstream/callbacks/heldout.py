@@ -1,0 +1,125 @@
+"""Held-out loss by stream and by language."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from composer.core import Callback, State
+from composer.loggers import Logger
+from composer.utils import dist
+
+from mixstream.callbacks.rows import measuring, over_ranks, row_losses
+from mixstream.loader.dataset import StreamReader
+from mixstream.streams.catalog import Catalog
+
+
+@dataclass(frozen=True)
+class HeldoutLoss:
+    """The loss on one held-out split, or on all of a language's.
+
+    Attributes:
+        num_tokens: tokens of the rows that it was measured on.
+        num_bytes: bytes of text that these tokens stand for; None where the stream does not say.
+        nats_per_token: mean loss of a predicted token.
+    """
+
+    num_tokens: int
+    num_bytes: float | None
+    nats_per_token: float
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """The loss a byte of text, which compares languages however many tokens they take."""
+        if self.num_bytes is None:
+            return None
+        return self.nats_per_token * self.num_tokens / self.num_bytes / math.log(2)
+
+
+class Heldout(Callback):
+    """Measures the model on the held-out splits, every `interval_batches` and at the end of the run.
+
+    Attributes:
+        losses: by stream, as last measured.
+    """
+
+    def __init__(
+        self, catalog: Catalog | None, batch_size: int, interval_batches: int | None, max_samples: int | None
+    ) -> None:
+        """Measure on a catalog of held-out splits.
+
+        Args:
+            catalog: opened with ``split="heldout"``; None where there is none.
+            batch_size: rows at a time, on each rank.
+            interval_batches: None: at the end only.
+            max_samples: the first so many rows of each stream; None: all.
+        """
+        self._streams = list(catalog) if catalog else []
+        self._readers = [StreamReader(stream) for stream in self._streams]
+        self._batch_size = batch_size
+        self._interval_batches = interval_batches
+        self._max_samples = max_samples
+        self.losses: dict[str, HeldoutLoss] = {}
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Measure, if it is time."""
+        if self._interval_batches and int(state.timestamp.batch) % self._interval_batches == 0:
+            self._measure(state, logger)
+
+    def fit_end(self, state: State, logger: Logger) -> None:
+        """Measure the trained model."""
+        self._measure(state, logger)
+
+    def _measure(self, state: State, logger: Logger) -> None:
+        self.losses = {stream.name: self._loss_of(state, i) for i, stream in enumerate(self._streams)}
+        metrics = {f"heldout/nats_per_token/{name}": loss.nats_per_token for name, loss in self.losses.items()}
+        for name, loss in self.losses.items():
+            if loss.bits_per_byte is not None:
+                metrics[f"heldout/bits_per_byte/{name}"] = loss.bits_per_byte
+        logger.log_metrics(metrics)
+
+    @torch.no_grad()
+    def _loss_of(self, state: State, number: int) -> HeldoutLoss:
+        """Return the loss on one stream: rank r measures rows r, r + world size, ..."""
+        stream = self._streams[number]
+        rows = np.arange(min(stream.num_samples, self._max_samples or stream.num_samples))
+        own = rows[dist.get_global_rank() :: dist.get_world_size()]
+        sums = torch.zeros(2, dtype=torch.float64)
+        with measuring(state) as model:
+            for start in range(0, len(own), self._batch_size):
+                tokens = torch.from_numpy(self._readers[number].read(own[start : start + self._batch_size]))
+                batch = {"input_ids": tokens, "labels": tokens, "stream": torch.full((len(tokens),), number)}
+                losses = row_losses(model, state.device.batch_to_device(batch))
+                sums += torch.tensor([float(losses.double().sum()), len(losses)], dtype=torch.float64)
+        total, count = over_ranks(sums, state).tolist()
+        num_tokens = int(count) * stream.sequence_length
+        num_bytes = num_tokens / stream.tokens_per_byte if stream.tokens_per_byte else None
+        return HeldoutLoss(num_tokens, num_bytes, total / count)
+
+
+def together(losses: Iterable[HeldoutLoss]) -> HeldoutLoss:
+    """Return the loss on the text of several streams taken as one."""
+    parts = list(losses)
+    num_tokens = sum(loss.num_tokens for loss in parts)
+    sizes = [loss.num_bytes for loss in parts if loss.num_bytes is not None]
+    return HeldoutLoss(
+        num_tokens,
+        sum(sizes) if len(sizes) == len(parts) else None,
+        sum(loss.nats_per_token * loss.num_tokens for loss in parts) / num_tokens,
+    )
+
+
+def by_language(losses: Mapping[str, HeldoutLoss], languages: Mapping[str, str]) -> dict[str, HeldoutLoss]:
+    """Return the loss of each language over its streams.
+
+    Args:
+        losses: by stream.
+        languages: language of each stream.
+    """
+    return {
+        language: together(loss for name, loss in losses.items() if languages[name] == language)
+        for language in sorted({languages[name] for name in losses})
+    }

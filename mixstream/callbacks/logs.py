@@ -1,0 +1,59 @@
+"""Logs of a run, one JSON object a line, that hold just what happened: cut back at a resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from composer.core import State
+from composer.loggers import Logger, LoggerDestination
+from composer.utils import dist
+
+from mixstream.formats import write_whole
+
+
+class JsonLines:
+    """A file of lines, each with the batch it belongs to under ``batch``; only rank 0 writes."""
+
+    def __init__(self, path: Path) -> None:
+        """Append to `path`."""
+        self._path = path
+        self._writes = dist.get_global_rank() == 0
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Write one line and hand it to the operating system."""
+        if self._writes:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def cut_after(self, batch: int) -> None:
+        """Drop the lines of later batches, and a last one that a crash cut short: they come again."""
+        if not self._writes:
+            return
+        old = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+        kept = [line for line in old if line.endswith("}") and json.loads(line)["batch"] <= batch]
+        write_whole(self._path, "".join(line + "\n" for line in kept))
+
+
+class RunLog(LoggerDestination):
+    """metrics.jsonl: everything that Composer's loggers are given, but for the clock."""
+
+    def __init__(self, path: Path) -> None:
+        """Write to `path`."""
+        self._lines = JsonLines(path)
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        """Cut the log back to the batch from which the run goes on."""
+        self._lines.cut_after(int(state.timestamp.batch))
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Append one line: the batch and the numbers."""
+        numbers = {
+            key: value.item() if isinstance(value, torch.Tensor) else value
+            for key, value in metrics.items()
+            if not key.startswith("time/")
+        }
+        if numbers:
+            self._lines.append({"batch": step, "metrics": numbers})

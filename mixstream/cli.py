@@ -1,0 +1,308 @@
+"""The command line: parse, one call, print. Errors of ours are one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mixstream.errors import MissingExtraError, MixstreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mixstream.mixture.plan import Plan
+    from mixstream.runs.folder import Result
+    from mixstream.runs.train import Run
+
+EXTRAS = {
+    "streaming": "convert",
+    "pyarrow": "convert",
+    "tokenizers": "convert",
+    "torch": "train",
+    "composer": "train",
+    "transformers": "train",
+    "matplotlib": "report",
+    "jinja2": "report",
+}
+
+app = typer.Typer(
+    help="Stream, mix and resample multilingual corpora for pre-training.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[Path, typer.Option(help="Where to write.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, 2 with one line for an error of ours, 130 for Ctrl-C."""
+    try:
+        with _told_extras():
+            app(args=arguments)
+    except MixstreamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def convert(
+    corpora: Annotated[list[Path], typer.Argument(help="Corpus files, or folders of them.")],
+    out: Out,
+    name: Annotated[str | None, typer.Option(help="Make one stream of this name of all files.")] = None,
+    tokenizer: Annotated[str, typer.Option(help="byte, a tokenizer.json, or a hub name.")] = "byte",
+    eod_token: Annotated[str | None, typer.Option(help="The tokenizer's end-of-document token.")] = None,
+    sequence_length: Annotated[int, typer.Option(min=2, help="Tokens of a sample.")] = 2048,
+    holdout: Annotated[float, typer.Option(min=0, max=0.99, help="Share of documents to hold out.")] = 0.02,
+    text_field: Annotated[str, typer.Option(help="Field or column of the text.")] = "text",
+    overwrite: Annotated[bool, typer.Option(help="Replace streams made from something else.")] = False,
+) -> None:
+    """Make MDS streams of JSONL, Parquet and text corpora."""
+    from converters.run import Options, convert_corpus
+    from converters.sources import find_corpora
+    from converters.tokenise import load_tokenizer
+
+    found = find_corpora(corpora, name)
+    options = Options(load_tokenizer(tokenizer, eod_token), sequence_length, holdout, text_field, overwrite)
+    rows = []
+    with _progress("documents") as progress:
+        streams = progress.add_task("streams", total=len(found.corpora))
+        documents = progress.add_task("documents", total=None)
+        for corpus in found.corpora:
+            converted = convert_corpus(corpus, out, options, lambda n: progress.advance(documents, n))
+            train, heldout = (converted.manifests.get(split) for split in ("train", "heldout"))
+            assert train is not None
+            rows.append(
+                (
+                    corpus.name,
+                    f"{train.num_documents:,}",
+                    f"{train.num_tokens:,}",
+                    f"{train.num_samples:,}",
+                    f"{heldout.num_samples:,}" if heldout else "none",
+                    "kept" if converted.kept else "written",
+                )
+            )
+            progress.advance(streams)
+    for path in found.ignored:
+        _say(f"ignored {path}: no corpus format")
+    _table(("stream", "documents", "tokens", "samples", "held out", ""), rows)
+    _say(f"streams of {sequence_length} tokens a sample in {out}")
+
+
+@app.command()
+def inspect(
+    streams: Annotated[Path, typer.Argument(help="A folder of streams.")],
+    token_column: Annotated[str | None, typer.Option(help="Token column of plain MDS directories.")] = None,
+) -> None:
+    """Show the streams of a folder, after checking that their shards are there."""
+    from mixstream.streams.catalog import Catalog
+
+    catalog = Catalog.open(streams, token_column=token_column)
+    for stream in catalog:
+        stream.check_files()
+    _table(
+        ("stream", "language", "samples", "sequence", "tokens", "shards", "tokenizer", "fingerprint"),
+        [
+            (
+                stream.name,
+                stream.language or "unknown",
+                f"{stream.num_samples:,}",
+                str(stream.sequence_length),
+                f"{stream.num_tokens:,}",
+                str(len(stream.index.files)),
+                stream.tokenizer.name if stream.tokenizer else "unknown",
+                stream.fingerprint,
+            )
+            for stream in catalog
+        ],
+    )
+
+
+@app.command()
+def plan(
+    streams: Annotated[Path, typer.Argument(help="A folder of streams.")],
+    budget_tokens: Annotated[int, typer.Option(min=1, help="Tokens to read.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples of a global batch.")],
+    out: Out = Path("plan.json"),
+    weights: Annotated[
+        str, typer.Option(help="natural, uniform, temperature:EXPONENT, unimax:REPEATS, or a file.")
+    ] = "natural",
+    max_repeats: Annotated[
+        list[str] | None, typer.Option(help="Repeat budget: 4, or eu.wiki=20; can be given again.")
+    ] = None,
+    floor: Annotated[float, typer.Option(min=0, help="Least proportion of every stream.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of reading.")] = 17,
+) -> None:
+    """Decide what a run reads: proportion, samples, tokens and repeats of every stream."""
+    from mixstream.mixture.plan import build_plan
+    from mixstream.streams.catalog import Catalog
+
+    decided = build_plan(
+        Catalog.open(streams),
+        weights=weights,
+        budget_tokens=budget_tokens,
+        batch_size=batch_size,
+        max_repeats=_max_repeats(max_repeats),
+        floor=floor,
+        seed=seed,
+    )
+    decided.save(out)
+    _show_plan(decided)
+    _say(f"{decided.num_batches:,} batches of {decided.batch_size} samples; plan in {out}")
+
+
+@app.command()
+def weights(
+    run: Annotated[Path, typer.Argument(help="A proxy run's folder.")],
+    out: Out = Path("weights.json"),
+    last: Annotated[float, typer.Option(min=0.0001, max=1, help="Share of the run, at its end.")] = 0.5,
+) -> None:
+    """Average the weights that a proxy run learnt."""
+    from mixstream.methods.history import learnt_weights, save_weights
+
+    learnt = learnt_weights(run, last)
+    save_weights(out, learnt, str(run))
+    _table(("stream", "weight"), [(name, f"{weight:.4f}") for name, weight in learnt.items()])
+    _say(f"mean over the last {last:.0%} of {run}; weights in {out}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="The recipe YAML.")],
+    streams: Annotated[Path | None, typer.Option(help="Read these streams instead.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write to this folder instead.")] = None,
+) -> None:
+    """Run a recipe: a proxy, a base run, or the chain of both; goes on where it was interrupted."""
+    from mixstream.runs.recipe import load_recipe
+
+    asked = load_recipe(recipe, streams, out)
+    from mixstream.runs.chain import run_recipe  # torch and Composer: 5 s, after the recipe is known good
+
+    try:
+        results = run_recipe(asked, _announce)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if _is_first():
+        _show_results(results)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Out = Path("report.html"),
+) -> None:
+    """Write one HTML file, and PNGs, that show what runs did."""
+    from mixstream.report.html import write_report
+
+    write_report(runs, out)
+    _say(f"report in {out}")
+
+
+def _announce(name: str, run: Run) -> None:
+    """Show what a run is about to read."""
+    if not _is_first():
+        return
+    if run.folder.result.exists():
+        _say(f"{name}: complete in {run.folder.path}; remove that folder to run it again")
+        return
+    checkpoint = run.folder.newest_checkpoint()
+    how = f"going on from {checkpoint.name}" if checkpoint else "starting"
+    _say(f"{name}: {how}, {run.plan.num_batches:,} batches of {run.plan.batch_size} samples, in {run.folder.path}")
+    _show_plan(run.plan)
+
+
+def _show_plan(decided: Plan) -> None:
+    rows = [
+        (
+            r.name,
+            f"{r.weight:.4f}",
+            f"{r.proportion:.4f}",
+            f"{r.samples:,}",
+            f"{r.tokens:,}",
+            f"{r.repeats:.2f}",
+        )
+        for r in decided.table()
+    ]
+    _table(("stream", "weight", "proportion", "samples", "tokens", "repeats"), rows)
+
+
+def _show_results(results: Mapping[str, Result]) -> None:
+    """Show held-out losses, a language a row, a run a column."""
+    languages = sorted({language for result in results.values() for language in result.languages})
+    rows = []
+    for language in languages:
+        losses = [result.languages.get(language) for result in results.values()]
+        told = [f"{loss.nats_per_token:.4f}" if loss else "" for loss in losses]
+        bits = [f"{loss.bits_per_byte:.4f}" if loss and loss.bits_per_byte is not None else "" for loss in losses]
+        rows.append((language, *told, *bits))
+    names = list(results)
+    if rows:
+        _say("held-out loss by language")
+        _table(("language", *(f"{n} nats/token" for n in names), *(f"{n} bits/byte" for n in names)), rows)
+    for name, result in results.items():
+        _say(f"{name}: {result.tokens:,} tokens in {result.seconds:.0f} s on {result.ranks} process(es)")
+
+
+def _max_repeats(given: list[str] | None) -> dict[str, float] | None:
+    """Return repeat budgets from options such as ``4`` and ``eu.wiki=20``."""
+    budgets = {}
+    for option in given or []:
+        name, _, value = option.rpartition("=")
+        try:
+            budgets[name or "*"] = float(value)
+        except ValueError:
+            raise typer.BadParameter(f"{option!r}; expected a number or STREAM=NUMBER") from None
+    return budgets or None
+
+
+def _is_first() -> bool:
+    """Return whether this is the process that speaks: rank 0 of a launcher's, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(text: str) -> None:
+    Console(soft_wrap=True, highlight=False).print(text, markup=False)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    console.print(table)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield progress
+
+
+@contextmanager
+def _told_extras() -> Iterator[None]:
+    """Turn a missing optional dependency into an error that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as problem:
+        extra = EXTRAS.get((problem.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        raise MissingExtraError(
+            f"this needs the package {problem.name!r}; install it with pip install 'mixstream-llm[{extra}]'"
+        ) from None

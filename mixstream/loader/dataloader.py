@@ -1,0 +1,171 @@
+"""MixtureLoader: a torch DataLoader that follows a plan, exactly, and new weights at once."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from mixstream.errors import MixtureError, PlanSpentError, StreamError
+from mixstream.loader.dataset import Batch, MixtureDataset
+from mixstream.loader.order import StreamOrder
+from mixstream.loader.sampler import GlobalOrder, MixtureSampler
+from mixstream.loader.state import dump_state, parse_state
+from mixstream.mixture.ledger import Ledger
+from mixstream.mixture.plan import Plan, PlannedStream
+from mixstream.streams.catalog import Stream, open_stream
+
+WEIGHT_LAG = 8
+MAX_PREFETCH = 4
+
+
+class MixtureLoader(DataLoader[Batch]):
+    """Yields a rank's part of every global batch of a plan, in order.
+
+    A batch is a dict of int64 tensors: ``input_ids`` and ``labels`` (rows, sequence), equal, since causal
+    models shift labels themselves; ``stream`` (rows,), which indexes ``loader.plan.streams``; ``sample``
+    (rows,), the row in the stream; ``repeat`` (rows,), from 0. The ranks' parts, one after the other, are
+    the global batch; it depends on the plan and on the weights set, never on ranks or workers (M4).
+
+    The loader goes on from where it is: a second `for` after a `break` reads the next batch. After the
+    plan's last batch a further iteration raises `PlanSpentError`.
+    """
+
+    plan: Plan
+
+    def __init__(
+        self,
+        plan: Plan,
+        rank: int | None = None,
+        world_size: int | None = None,
+        num_workers: int = 0,
+        cache_dir: str | Path | None = None,
+        cache_limit: int | None = None,
+        weight_lag: int = WEIGHT_LAG,
+    ) -> None:
+        """Open the plan's streams.
+
+        Args:
+            plan: what to read.
+            rank, world_size: of this process; None: torch.distributed's, or else the launcher's
+                environment, or else 0 of 1.
+            num_workers: reading processes; 0 reads in this one, which is fastest for token shards.
+            cache_dir, cache_limit: for object stores, which this version does not read; only None.
+            weight_lag: batches between `set_weights` and the batch at which they act, and so the most
+                that workers may read ahead.
+
+        Raises:
+            StreamError: a stream that is gone or has changed since the plan was made.
+            ShardError: a shard that is missing or of another size.
+            MixtureError: a batch that the ranks cannot share, or workers that read beyond `weight_lag`.
+        """
+        if cache_dir is not None or cache_limit is not None:
+            raise MixtureError("cache_dir, cache_limit: this version reads local streams in place; leave them out")
+        if weight_lag < num_workers:
+            raise MixtureError(
+                f"num_workers={num_workers} read at least {num_workers} batches ahead, but weights act after "
+                f"weight_lag={weight_lag}; choose weight_lag of at least {num_workers} or fewer workers"
+            )
+        streams = [_open_planned(entry, Path(plan.root)) for entry in plan.entries]
+        orders = [
+            StreamOrder(stream.name, stream.index.shard_samples, plan.window_samples, plan.seed) for stream in streams
+        ]
+        rank, world_size = _place(rank, world_size)
+        self._sampler = MixtureSampler(GlobalOrder(plan, orders), rank, world_size, weight_lag)
+        super().__init__(
+            MixtureDataset(plan, streams, self._sampler),
+            batch_sampler=self._sampler,
+            num_workers=num_workers,
+            collate_fn=_as_is,
+            prefetch_factor=min(MAX_PREFETCH, weight_lag // num_workers) if num_workers else None,
+        )
+        self.plan = plan
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Yield this rank's batches from the next one to consume.
+
+        Raises:
+            PlanSpentError: every batch of the plan has been read.
+        """
+        ledger = self.ledger()
+        if ledger.batch >= ledger.end_batch:
+            raise PlanSpentError(
+                f"all {ledger.batch} batches of the plan have been read "
+                f"({ledger.batch * self.plan.batch_size * self.plan.sequence_length:,} tokens); build a plan with a "
+                f"larger budget_tokens, or load an earlier state"
+            )
+        for batch in super().__iter__():
+            self._sampler.consume()
+            yield batch
+        if self._sampler.consumed < self.plan.num_batches:
+            warnings.warn(
+                f"the run ends after {self._sampler.consumed} of {self.plan.num_batches} batches: the streams "
+                f"that have weight have used up their repeat budgets",
+                stacklevel=2,
+            )
+
+    def set_weights(self, weights: Mapping[str, float], at_batch: int | None = None) -> int:
+        """Give the streams new weights; their repeat budgets and the plan's floor hold as before.
+
+        Every rank must make the same call while the same batch is consumed (M6).
+
+        Args:
+            weights: {name: weight}, sum 1.
+            at_batch: global batch from which they act; None: `weight_lag` batches after those consumed.
+
+        Returns:
+            The global batch from which they act.
+
+        Raises:
+            WeightsError: not a point of the simplex over the plan's streams.
+            StateError: `at_batch` is sooner than `weight_lag` allows.
+        """
+        return self._sampler.set_weights(weights, at_batch)
+
+    def ledger(self) -> Ledger:
+        """Return the account of what has been consumed: batches, draws and shares of each stream."""
+        return self._sampler.ledger()
+
+    def state_dict(self) -> str:
+        """Return what has been consumed, and the weights that are still to act, as one JSON string."""
+        return dump_state(self._sampler.state(), self.plan)
+
+    def load_state_dict(self, state: str) -> None:
+        """Continue from a state, with any number of ranks and workers.
+
+        Raises:
+            StateError: the state belongs to another plan.
+        """
+        self._sampler.load(parse_state(state, self.plan))
+
+
+def _open_planned(entry: PlannedStream, root: Path) -> Stream:
+    """Return a planned stream, if it still is what it was when the plan was made."""
+    stream = open_stream(entry.name, root / entry.name, entry.token_column)
+    if (stream.fingerprint, stream.num_samples) != (entry.fingerprint, entry.num_samples):
+        raise StreamError(
+            f"stream {entry.name!r} has changed since the plan was made: fingerprint {stream.fingerprint} and "
+            f"{stream.num_samples} samples, planned {entry.fingerprint} and {entry.num_samples}; "
+            f"make the plan again"
+        )
+    stream.check_files()
+    return stream
+
+
+def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Return this process' rank and the number of ranks."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        here = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    else:
+        here = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    return here[0] if rank is None else rank, here[1] if world_size is None else world_size
+
+
+def _as_is(batch: Any) -> Any:
+    """Return what `__getitems__` made: it is a batch already."""
+    return batch

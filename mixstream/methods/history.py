@@ -1,0 +1,106 @@
+"""weights.jsonl, what a method has learnt, one line an update; and weights.json, what is used of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from mixstream.errors import FormatError
+from mixstream.formats import Document, dump_json, parse, write_whole
+from mixstream.methods.xdoge import average_weights
+from mixstream.mixture.plan import Plan, named
+from mixstream.streams.manifest import Count
+
+Weight = Annotated[float, Field(ge=0, le=1)]
+
+
+class WeightsUpdate(Document):
+    """One line of weights.jsonl.
+
+    Attributes:
+        update: number of the update; 0 is what the run began with.
+        batch: batches trained when it was computed.
+        at_batch: global batch from which it acts.
+        weights: by stream, sum 1.
+        scores, probe_losses: by stream, what the update was computed from; None for update 0.
+        eta, mu: learning rate and mirror-descent step of the update.
+    """
+
+    format: Literal["mixstream.weights"] = "mixstream.weights"
+    version: Literal[1] = 1
+    update: Count
+    batch: Count
+    at_batch: Count
+    weights: dict[str, Weight]
+    scores: dict[str, float] | None
+    probe_losses: dict[str, float] | None
+    eta: float | None
+    mu: float | None
+
+
+class Weights(Document):
+    """weights.json: the weights of a plan to be.
+
+    Attributes:
+        weights: by stream, sum 1.
+        origin: where they come from.
+    """
+
+    format: Literal["mixstream.weights"] = "mixstream.weights"
+    version: Literal[1] = 1
+    weights: dict[str, Weight]
+    origin: str
+
+
+def read_history(path: Path) -> list[WeightsUpdate]:
+    """Return the updates of a weights.jsonl, in order.
+
+    Raises:
+        FormatError: the file is missing or empty, or a line is not an update.
+    """
+    if not path.exists():
+        raise FormatError(f"{path}: no such file; a proxy run writes it")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise FormatError(f"{path}: empty; the proxy run has not begun")
+    updates = []
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}, line {number}"
+        try:
+            updates.append(parse(WeightsUpdate, json.loads(line), where))
+        except json.JSONDecodeError as problem:
+            raise FormatError(f"{where}: not JSON ({problem}); the run was cut short, let it go on") from None
+    return updates
+
+
+def average_history(history: list[WeightsUpdate], start: int, end: int) -> dict[str, float]:
+    """Return the mean of the weights that act in batches `start` .. `end` - 1."""
+    names = tuple(history[0].weights)
+    changes = [
+        (update.at_batch, np.array([update.weights[name] for name in names], dtype=np.float64)) for update in history
+    ]
+    return dict(named(average_weights(changes, start, end), names))
+
+
+def learnt_weights(run: Path, last: float) -> dict[str, float]:
+    """Return the weights that a proxy run learnt, averaged over the last part of its batches.
+
+    Args:
+        run: its folder, with plan.json and weights.jsonl.
+        last: share of its batches, at its end.
+
+    Raises:
+        FormatError: one of these files is missing or is not one.
+    """
+    num_batches = Plan.load(run / "plan.json").num_batches
+    history = read_history(run / "weights.jsonl")
+    return average_history(history, round(num_batches * (1 - last)), num_batches)
+
+
+def save_weights(path: Path, weights: dict[str, float], origin: str) -> None:
+    """Write a weights.json."""
+    write_whole(path, dump_json(Weights(weights=weights, origin=origin)))

@@ -1,0 +1,112 @@
+"""Repeat budgets and token budgets as limits on draws, and the shares that keep within them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mixstream.errors import BudgetError, FloorError, nearest
+from mixstream.mixture.apportion import UNIT, to_units
+from mixstream.mixture.simplex import Float64, check_floor, project
+from mixstream.streams.index import Int64
+
+MaxRepeats = float | Mapping[str, float] | None
+
+
+def repeat_budgets(max_repeats: MaxRepeats, names: Sequence[str]) -> list[float | None]:
+    """Return each stream's repeat budget, None where unlimited.
+
+    Args:
+        max_repeats: one number for all, or {name: number} with "*" for those not named.
+
+    Raises:
+        BudgetError: an unknown stream, or a budget that is not a finite number above 0.
+    """
+    asked = max_repeats if isinstance(max_repeats, Mapping) else {"*": max_repeats}
+    for name, value in asked.items():
+        if name != "*" and name not in names:
+            raise BudgetError(f"max_repeats names {name!r}, which is no stream{nearest(name, names)}")
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise BudgetError(f"max_repeats of {name!r} is {value}; expected a finite number above 0 (None: unlimited)")
+    return [asked.get(name, asked.get("*")) for name in names]
+
+
+def draw_limits(sizes: Int64, budgets: Sequence[float | None], num_draws: int) -> Int64:
+    """Return the most draws of each stream: floor(budget x size), or the whole run.
+
+    Args:
+        sizes: (K,) samples of each stream.
+        budgets: K repeat budgets, None for unlimited.
+        num_draws: draws of the run.
+    """
+    limits = [
+        num_draws if budget is None else min(num_draws, math.floor(budget * int(size)))
+        for size, budget in zip(sizes, budgets, strict=True)
+    ]
+    return np.array(limits, dtype=np.int64)
+
+
+def check_floor_within(floor: float, caps: Float64, names: Sequence[str]) -> None:
+    """Refuse a floor that the streams cannot have.
+
+    Args:
+        floor: least proportion of every stream.
+        caps: (K,) greatest proportions that repeat budgets allow.
+
+    Raises:
+        FloorError: with the sum, or the stream whose budget is below it, and the ways out.
+    """
+    check_floor(floor, len(names))
+    if floor > caps.min():
+        least = int(caps.argmin())
+        raise FloorError(
+            f"floor={floor}, but the repeat budget of {names[least]!r} allows it {caps[least]:.6g} of the "
+            f"mixture at most; choose a floor of at most {math.floor(caps[least] * 1e6) / 1e6:g}, raise its "
+            f"max_repeats, or lower budget_tokens"
+        )
+
+
+def check_supply(limits: Int64, wanted: Float64, num_draws: int, tokens_a_draw: int, sizes: Int64) -> None:
+    """Refuse budgets that together cannot supply the run.
+
+    Args:
+        limits: (K,) most draws of each stream.
+        wanted: (K,) weight or floor of each stream; those with 0 give nothing.
+        num_draws: draws of the run.
+        tokens_a_draw: the sequence length.
+        sizes: (K,) samples of each stream.
+
+    Raises:
+        BudgetError: with need, supply, and the ways out.
+    """
+    used = wanted > 0
+    supply = int(limits[used].sum())
+    if supply >= num_draws:
+        return
+    enough = math.ceil(num_draws / int(sizes[used].sum()) * 100) / 100
+    raise BudgetError(
+        f"the run needs {num_draws * tokens_a_draw:,} tokens ({num_draws:,} samples), but the repeat budgets of "
+        f"its {int(used.sum())} streams supply {supply * tokens_a_draw:,} ({supply:,} samples); raise max_repeats "
+        f"to {enough:g} or more, lower budget_tokens to {supply * tokens_a_draw:,} or less, or add data"
+    )
+
+
+def shares_within(weights: Float64, floor: float, caps: Int64) -> Int64:
+    """Return the (K,) shares in units: weights, after the floor and the caps.
+
+    Args:
+        weights: (K,) sum 1.
+        floor: least share of every stream; where its cap is lower, the cap holds.
+        caps: (K,) greatest shares in units; those with weight sum to at least UNIT.
+
+    Source: DESIGN of this project, M3; `project` gives what a cap refuses to the rest in proportion.
+    """
+    capped = np.minimum(caps, UNIT)
+    least = np.minimum(np.full(len(weights), math.ceil(floor * UNIT), dtype=np.int64), capped)
+    excess = int(least.sum()) - UNIT  # K ceilings can add up to some units more than UNIT
+    if excess > 0:
+        least = least - (np.arange(len(least)) < excess)
+    shares = project(weights, least / UNIT, capped / UNIT)
+    return to_units(shares, np.where(weights > 0, least, np.minimum(least, capped)), capped)

@@ -1,0 +1,104 @@
+"""Points of the simplex, and the projection onto the part of it between a floor and a cap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mixstream.errors import FloorError, WeightsError, nearest
+
+Float64 = npt.NDArray[np.float64]
+
+SUM_TOLERANCE = 1e-9
+
+
+def check_weights(weights: Mapping[str, float], names: Sequence[str]) -> Float64:
+    """Return weights as a (K,) array in the order of `names`.
+
+    Raises:
+        WeightsError: a stream without a weight, a weight without a stream, a weight that is negative
+            or not finite, or a sum that is not 1 within 1e-9.
+    """
+    unknown = [name for name in weights if name not in names]
+    if unknown:
+        raise WeightsError(f"weight for {unknown[0]!r}, which is no stream of the catalog{nearest(unknown[0], names)}")
+    missing = [name for name in names if name not in weights]
+    if missing:
+        raise WeightsError(
+            f"no weight for {', '.join(missing[:5])} ({len(missing)} of {len(names)} streams); "
+            f"give every stream one, 0 to leave it out"
+        )
+    for name, weight in weights.items():
+        if not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight < 0:
+            raise WeightsError(f"weight of {name!r} is {weight!r}; expected a finite number of at least 0")
+    total = math.fsum(weights.values())
+    if abs(total - 1) > SUM_TOLERANCE:
+        raise WeightsError(f"weights sum to {total!r}, expected 1 within {SUM_TOLERANCE}; divide them by their sum")
+    return np.array([weights[name] for name in names], dtype=np.float64)
+
+
+def check_floor(floor: float, count: int) -> None:
+    """Refuse a floor that `count` streams cannot all have.
+
+    Raises:
+        FloorError: with the sum and the largest floor that works.
+    """
+    if not math.isfinite(floor) or floor < 0:
+        raise FloorError(f"floor={floor}; expected a finite number of at least 0")
+    if floor * count > 1 + 1e-12:
+        raise FloorError(
+            f"floor={floor} for {count} streams adds up to {floor * count:g} of the mixture; "
+            f"choose a floor in [0, {1 / count:g}] or drop streams"
+        )
+
+
+def project(weights: Float64, floor: Float64, cap: Float64) -> Float64:
+    """Return the point between `floor` and `cap` that is nearest to `weights` in relative entropy.
+
+        argmin_a  sum_i a_i log(a_i / w_i)   s.t.  floor_i <= a_i <= cap_i,  sum_i a_i = 1
+
+    Its solution is a_i = clip(c w_i, floor_i, cap_i) for the one c at which the sum is 1: what is not
+    held by a bound keeps its ratios. The bounds that hold are found as Bitran and Hax (1981) do for
+    separable resource allocation: scale the free coordinates, hold the side that errs more, repeat.
+    A stream of weight 0 stays at its floor.
+
+    Args:
+        weights: (K,) non-negative, sum 1.
+        floor: (K,) least shares; sum at most 1.
+        cap: (K,) greatest shares, at least `floor`; the sum of those with positive weight and of the
+            floors of the others is at least 1.
+
+    Returns:
+        (K,) shares, sum 1. Sums are exactly rounded (math.fsum), so that every machine gets the same.
+
+    Raises:
+        WeightsError: the bounds leave no such point.
+
+    Source: the exact "kl" floor of XDoGE (arXiv 2512.10545, section "weight clipping", our reading),
+    with repeat caps added.
+    """
+    shares = np.where(weights > 0, np.nan, floor)
+    free = weights > 0
+    while free.any():
+        left = 1 - math.fsum(shares[~free])
+        scaled = weights * (left / math.fsum(weights[free]))
+        over = free & (scaled > cap)
+        under = free & (scaled < floor)
+        if not over.any() and not under.any():
+            shares[free] = scaled[free]
+            return shares
+        excess = math.fsum((scaled - cap)[over])
+        deficit = math.fsum((floor - scaled)[under])
+        held, bound = (over, cap) if excess >= deficit else (under, floor)
+        shares[held] = bound[held]
+        free = free & ~held
+    total = math.fsum(shares)
+    if abs(total - 1) > SUM_TOLERANCE:
+        raise WeightsError(
+            f"floors and caps leave no mixture: the streams with weight add up to {total:.6g} of it at most, "
+            f"expected 1; raise the caps or give weight to more streams"
+        )
+    return shares

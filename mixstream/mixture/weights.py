@@ -1,0 +1,120 @@
+"""Where a plan's weights come from when no method has learnt them.
+
+Equations: PAPERS of the field as named at each function. Sizes are in tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mixstream.errors import WeightsError, nearest
+from mixstream.mixture.simplex import Float64, check_weights
+
+RULES = ("natural", "uniform", "temperature:EXPONENT", "unimax:MAX_REPEATS")
+WeightsSpec = str | Path | Mapping[str, float]
+
+
+def natural(sizes: Float64) -> Float64:
+    """Return w_i = U_i / sum U: what reading everything once gives. `sizes` U: (K,) tokens."""
+    shares: Float64 = sizes / sizes.sum()
+    return shares
+
+
+def uniform(sizes: Float64) -> Float64:
+    """Return w_i = 1 / K."""
+    return np.full(len(sizes), 1 / len(sizes))
+
+
+def temperature(sizes: Float64, exponent: float) -> Float64:
+    """Return w_i ~ U_i^exponent, with exponent = 1 / temperature.
+
+    1 is natural, 0 uniform; XLM-R and mT5 use 0.3, mBERT 0.7 (arXiv 1911.02116, 2010.11934).
+
+    Raises:
+        WeightsError: the exponent is negative or not finite.
+    """
+    if not np.isfinite(exponent) or exponent < 0:
+        raise WeightsError(f"temperature exponent {exponent}; expected a finite number of at least 0")
+    logs = exponent * np.log(sizes)
+    raised: Float64 = np.exp(logs - logs.max())
+    return natural(raised)
+
+
+def unimax(sizes: Float64, max_repeats: float, budget_tokens: float) -> Float64:
+    """Return UniMax's weights: as even as can be with no stream above `max_repeats` repeats.
+
+    From the smallest stream up, n_i = min(rest / streams left, N U_i), rest -= n_i; w = n / sum n.
+    Source: Chung et al. 2023 (arXiv 2304.09151), algorithm 1, with sizes in tokens.
+
+    Raises:
+        WeightsError: `max_repeats` is not positive.
+    """
+    if not np.isfinite(max_repeats) or max_repeats <= 0:
+        raise WeightsError(f"unimax with {max_repeats} repeats; expected a finite number above 0")
+    given = np.zeros(len(sizes))
+    rest = float(budget_tokens)
+    for taken, i in enumerate(np.argsort(sizes, kind="stable")):
+        given[i] = min(rest / (len(sizes) - taken), max_repeats * sizes[i])
+        rest -= given[i]
+    return natural(given)
+
+
+def resolve_weights(spec: WeightsSpec, tokens: Mapping[str, int], budget_tokens: int) -> Float64:
+    """Return the (K,) weights that `spec` asks for, over the streams of `tokens` in their order.
+
+    Args:
+        spec: ``natural``, ``uniform``, ``temperature:0.3``, ``unimax:4``, the path of a JSON file
+            ({name: weight}, or a weights file with that under "weights"), or a mapping.
+        tokens: tokens of each stream.
+        budget_tokens: the run's budget, which UniMax needs.
+
+    Raises:
+        WeightsError: an unknown rule, a file that is not there or not such JSON, or bad weights.
+    """
+    names = list(tokens)
+    if isinstance(spec, Mapping):
+        return check_weights(spec, names)
+    rule, _, argument = str(spec).partition(":")
+    sizes = np.array(list(tokens.values()), dtype=np.float64)
+    if rule == "natural" and not argument:
+        return natural(sizes)
+    if rule == "uniform" and not argument:
+        return uniform(sizes)
+    if rule == "temperature":
+        return temperature(sizes, _number(rule, argument))
+    if rule == "unimax":
+        return unimax(sizes, _number(rule, argument), budget_tokens)
+    return check_weights(read_weights(Path(spec), names), names)
+
+
+def read_weights(path: Path, names: Sequence[str] = ()) -> dict[str, float]:
+    """Return the weights that a JSON file holds.
+
+    Raises:
+        WeightsError: the file is not there, or is not a weights file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        rules = ", ".join(RULES)
+        raise WeightsError(
+            f"weights {str(path)!r}: neither a file nor one of the rules {rules}"
+            f"{nearest(str(path).partition(':')[0], [rule.partition(':')[0] for rule in RULES])}"
+        ) from None
+    except (OSError, ValueError) as problem:
+        raise WeightsError(f"{path}: not a JSON file ({problem})") from None
+    weights = content.get("weights", content) if isinstance(content, dict) else None
+    if not isinstance(weights, dict):
+        raise WeightsError(f"{path}: expected {{name: weight}}, or that under the key 'weights'")
+    return weights
+
+
+def _number(rule: str, argument: str) -> float:
+    try:
+        return float(argument)
+    except ValueError:
+        raise WeightsError(f"weights {rule}:{argument}: expected a number after the colon") from None

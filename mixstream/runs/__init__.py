@@ -1,0 +1,12 @@
+"""What is run: a recipe becomes a Composer Trainer, or a chain of them.
+
+recipe     the recipe YAML: what we ask
+model      a causal language model whose loss is one number a row
+folder     a run's folder: what belongs to it, where it goes on from
+train      one run: proxy or base
+chain      proxy, its averaged weights, base, controls
+"""
+
+from mixstream.runs.recipe import load_recipe
+
+__all__ = ["load_recipe"]

@@ -1,0 +1,65 @@
+"""The chain: a proxy learns weights, a base run uses their average, controls differ in weights alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from composer.utils import dist, get_device
+
+from mixstream.methods.history import learnt_weights, save_weights
+from mixstream.runs.folder import Result
+from mixstream.runs.recipe import ChainRecipe, Recipe, RunRecipe, SingleRecipe
+from mixstream.runs.train import Run, plan_run, train
+
+OnRun = Callable[[str, Run], None]
+Weights = str | dict[str, float]
+
+
+def run_recipe(recipe: Recipe, on_run: OnRun) -> dict[str, Result]:
+    """Run a recipe to its end, going on where an earlier process stopped.
+
+    Args:
+        recipe: what to run.
+        on_run: called with each run's name and plan before it starts.
+
+    Returns:
+        How each run ended, by its name.
+
+    Raises:
+        MixstreamError: whatever is wrong with recipe, streams, mixture or folders.
+    """
+    if isinstance(recipe, SingleRecipe):
+        return {recipe.kind: _run(recipe.kind, recipe.run, Path(recipe.streams), Path(recipe.out), on_run)}
+    return _run_chain(recipe, on_run)
+
+
+def _run_chain(recipe: ChainRecipe, on_run: OnRun) -> dict[str, Result]:
+    streams, out = Path(recipe.streams), Path(recipe.out)
+    # All that can be refused is refused before the proxy has trained for hours.
+    for name, weights in {"base": "uniform", **recipe.controls}.items():
+        plan_run(with_weights(recipe.base, weights), streams, out / name / "check")
+    results = {"proxy": _run("proxy", recipe.proxy, streams, out / "proxy", on_run)}
+    learnt = learnt_weights(out / "proxy", recipe.average_last)
+    _on_one_rank(recipe, lambda: save_weights(out / "weights.json", learnt, str(out / "proxy")))
+    for name, weights in {"base": dict(learnt), **recipe.controls}.items():
+        results[name] = _run(name, with_weights(recipe.base, weights), streams, out / name, on_run)
+    return results
+
+
+def with_weights(recipe: RunRecipe, weights: Weights) -> RunRecipe:
+    """Return a run's recipe with other weights."""
+    return recipe.model_copy(update={"mixture": recipe.mixture.model_copy(update={"weights": weights})})
+
+
+def _run(name: str, recipe: RunRecipe, streams: Path, out: Path, on_run: OnRun) -> Result:
+    run = plan_run(recipe, streams, out)
+    on_run(name, run)
+    return train(run)
+
+
+def _on_one_rank(recipe: ChainRecipe, act: Callable[[], None]) -> None:
+    dist.initialize_dist(get_device(recipe.proxy.training.device))
+    if dist.get_global_rank() == 0:
+        act()
+    dist.barrier()

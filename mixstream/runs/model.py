@@ -1,0 +1,63 @@
+"""A causal language model whose loss is one number a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812  the field's name for it
+import transformers
+from composer.models import HuggingFaceModel
+
+from mixstream.errors import StreamError
+from mixstream.mixture.plan import Plan
+from mixstream.runs.recipe import ModelRecipe
+
+
+class CausalLM(HuggingFaceModel):
+    """A `transformers` causal model under Composer, with a loss by row.
+
+    Composer takes the mean of a vector of losses, so training is that of the usual scalar; the vector is
+    what tells the sources apart. The model is not given the labels: it would compute the scalar for nothing.
+    """
+
+    def forward(self, batch: Mapping[str, torch.Tensor]) -> Any:
+        """Return the model's outputs, with logits (rows, sequence, vocabulary)."""
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        return super().forward(inputs)  # type: ignore[no-untyped-call]
+
+    def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the mean loss of each row's tokens but the first, (rows,), in nats/token."""
+        logits = outputs["logits"][:, :-1].float()
+        targets = batch["labels"][:, 1:]
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        return losses.view(targets.shape).mean(dim=1)
+
+
+def build_model(recipe: ModelRecipe, plan: Plan, seed: int) -> CausalLM:
+    """Return a fresh model of the plan's vocabulary and sequence length, the same for the same seed.
+
+    Raises:
+        StreamError: the plan's streams do not say what their vocabulary is.
+    """
+    if plan.tokenizer is None:
+        raise StreamError(
+            f"streams {', '.join(plan.streams[:3])}: their tokenizer is unknown (no stream.json), so the model's "
+            f"vocabulary is; write one stream.json beside each index.json (docs/formats.md)"
+        )
+    config = transformers.LlamaConfig(  # type: ignore[no-untyped-call]
+        vocab_size=plan.tokenizer.vocab_size,
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.num_layers,
+        num_attention_heads=recipe.num_heads,
+        num_key_value_heads=recipe.num_heads,
+        max_position_embeddings=plan.sequence_length,
+        bos_token_id=None,
+        eos_token_id=plan.tokenizer.eod_token_id,
+        use_cache=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CausalLM(transformers.LlamaForCausalLM(config))  # type: ignore[no-untyped-call]

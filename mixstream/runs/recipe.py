@@ -1,0 +1,198 @@
+"""The recipe YAML: what we ask of a run; it says everything that changes results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from mixstream.errors import RecipeError, nearest
+from mixstream.formats import Document, parse
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NaturalInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+LEARNT = "proxy"  # the weights of a chain's base run: those that its proxy learnt
+
+
+class MixtureRecipe(Document):
+    """What is read; see `mixstream.build_plan`."""
+
+    weights: str | dict[str, float]
+    budget_tokens: PositiveInt
+    batch_size: PositiveInt
+    max_repeats: PositiveFloat | dict[str, PositiveFloat] | None = None
+    floor: Share = 0.0
+    window_samples: PositiveInt = 32_768
+
+
+class ModelRecipe(Document):
+    """A Llama of `transformers`; its vocabulary is the streams', its context their sequence length."""
+
+    hidden_size: PositiveInt
+    intermediate_size: PositiveInt
+    num_layers: PositiveInt
+    num_heads: PositiveInt
+
+
+class TrainingRecipe(Document):
+    """How the model is trained: AdamW, linear warm-up, cosine decay, gradients clipped by norm.
+
+    Attributes:
+        final_learning_rate: share of the learning rate at the run's end.
+        microbatch_size: rows of a forward pass on each rank.
+        checkpoint_batches: batches between checkpoints.
+        log_batches: batches between the lines of exposure.
+        heldout_batches: batches between measurements on the held-out splits; None: at the end only.
+        heldout_samples: rows of each held-out split to measure on; None: all.
+        weight_lag: batches between new weights and the batch at which they act.
+    """
+
+    learning_rate: PositiveFloat
+    final_learning_rate: Share = 0.1
+    warmup_batches: NaturalInt = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    max_grad_norm: PositiveFloat = 1.0
+    microbatch_size: PositiveInt
+    checkpoint_batches: PositiveInt
+    log_batches: PositiveInt = 10
+    heldout_batches: PositiveInt | None = None
+    heldout_samples: PositiveInt | None = None
+    weight_lag: NaturalInt = 8
+    num_workers: NaturalInt = 0
+    device: Literal["cpu", "gpu"] = "cpu"
+    precision: Literal["fp32", "amp_bf16"] = "fp32"
+
+
+class XdogeRecipe(Document):
+    """Weights learnt online; see `mixstream.callbacks.xdoge.XDoGE`. The floor is the mixture's."""
+
+    interval_batches: PositiveInt
+    mu: PositiveFloat
+    warmup_batches: NaturalInt = 0
+    sequences_per_stream: PositiveInt = 4
+    score: Literal["crossfit", "same_batch"] = "crossfit"
+
+
+class RunRecipe(Document):
+    """One run of a model over a mixture; with `xdoge`, a proxy that learns the weights."""
+
+    seed: NaturalInt = 17
+    mixture: MixtureRecipe
+    model: ModelRecipe
+    training: TrainingRecipe
+    xdoge: XdogeRecipe | None = None
+
+
+class SingleRecipe(RunRecipe):
+    """A recipe of one run: kind `proxy` learns weights, kind `base` uses them."""
+
+    version: Literal[1]
+    kind: Literal["proxy", "base"]
+    streams: str
+    out: str
+
+    @property
+    def run(self) -> RunRecipe:
+        """The run without its places."""
+        return RunRecipe.model_validate(self.model_dump(exclude={"version", "kind", "streams", "out"}))
+
+
+class ChainRecipe(Document):
+    """The main job: a proxy learns weights, a base run uses them, controls differ in weights alone.
+
+    Attributes:
+        average_last: share of the proxy run, at its end, over which its weights are averaged.
+        base: its mixture's weights are ``proxy``.
+        controls: {name of the run: its weights}.
+    """
+
+    version: Literal[1]
+    kind: Literal["chain"]
+    streams: str
+    out: str
+    proxy: RunRecipe
+    average_last: Annotated[float, Field(gt=0, le=1)]
+    base: RunRecipe
+    controls: dict[str, str | dict[str, float]] = Field(default_factory=dict)
+
+
+Recipe = SingleRecipe | ChainRecipe
+
+KINDS: dict[str, type[SingleRecipe] | type[ChainRecipe]] = {
+    "proxy": SingleRecipe,
+    "base": SingleRecipe,
+    "chain": ChainRecipe,
+}
+
+
+def load_recipe(path: Path, streams: Path | None = None, out: Path | None = None) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: the YAML file.
+        streams: read these streams instead of those that it names.
+        out: write to this folder instead of the one that it names.
+
+    Raises:
+        RecipeError: the file is missing or not YAML, a key is unknown (the nearest known one is named)
+            or missing, or a value is wrong.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise RecipeError(f"{path}: not a YAML file ({' '.join(str(problem).split())})") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: expected keys such as version, kind, streams, out, found {content!r}")
+    kind = content.get("kind")
+    if kind not in KINDS:
+        raise RecipeError(f"{path}: kind is {kind!r}, expected one of {', '.join(KINDS)}{nearest(str(kind), KINDS)}")
+    places = {"streams": streams, "out": out}
+    content |= {key: str(place) for key, place in places.items() if place is not None}
+    recipe = parse(KINDS[kind], content, str(path), RecipeError)
+    assert isinstance(recipe, SingleRecipe | ChainRecipe)
+    _check(recipe, path)
+    return recipe
+
+
+def dump_yaml(document: Document) -> str:
+    """Return a recipe as YAML, with every default written out."""
+    text: str = yaml.safe_dump(document.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _check(recipe: Recipe, path: Path) -> None:
+    """Refuse what the keys alone cannot tell."""
+    if isinstance(recipe, SingleRecipe):
+        if (recipe.kind == "proxy") != (recipe.xdoge is not None):
+            raise RecipeError(f"{path}: kind {recipe.kind!r}; a proxy has a section 'xdoge', a base run has none")
+        return
+    if recipe.proxy.xdoge is None or recipe.base.xdoge is not None:
+        raise RecipeError(f"{path}: 'proxy' has a section 'xdoge', 'base' has none")
+    if recipe.base.mixture.weights != LEARNT:
+        found = recipe.base.mixture.weights
+        raise RecipeError(f"{path}: base.mixture.weights is {found!r}, expected {LEARNT!r}: what the proxy learns")
+    taken = {"proxy", "base"} & set(recipe.controls)
+    if taken:
+        raise RecipeError(f"{path}: controls names {taken.pop()!r}, a run of the chain; give it another name")
+
+
+def all_keys(document: Document) -> dict[str, Any]:
+    """Return a recipe flat: {dotted key: value}."""
+    flat: dict[str, Any] = {}
+
+    def add(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                add(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            flat[prefix] = value
+
+    add("", document.model_dump(mode="json"))
+    return flat

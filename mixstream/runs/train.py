@@ -1,0 +1,184 @@
+"""One run: a recipe and streams become a Composer Trainer, trained to its end or on from a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from composer import Trainer
+from composer.algorithms import GradientClipping
+from composer.core import Callback
+from composer.optim import CosineAnnealingWithWarmupScheduler
+from composer.utils import dist, get_device
+
+from mixstream.callbacks.exposure import Exposure
+from mixstream.callbacks.heldout import Heldout, HeldoutLoss, by_language
+from mixstream.callbacks.logs import RunLog
+from mixstream.callbacks.xdoge import XDoGE
+from mixstream.errors import StreamError
+from mixstream.loader import MixtureLoader
+from mixstream.mixture.plan import Plan, build_plan
+from mixstream.runs.folder import CHECKPOINT_NAME, Loss, Result, RunFolder
+from mixstream.runs.model import build_model
+from mixstream.runs.recipe import RunRecipe, XdogeRecipe
+from mixstream.streams.catalog import Catalog
+from mixstream.streams.manifest import HELDOUT
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was planned and not yet started."""
+
+    recipe: RunRecipe
+    plan: Plan
+    catalog: Catalog
+    folder: RunFolder
+
+
+def plan_run(recipe: RunRecipe, streams: Path, out: Path) -> Run:
+    """Decide what a run reads, and check that its folder is free or its own; nothing is written.
+
+    Raises:
+        MixstreamError: whatever is wrong with the streams, the mixture or the folder.
+    """
+    catalog = Catalog.open(streams)
+    mixture = recipe.mixture
+    plan = build_plan(
+        catalog,
+        weights=mixture.weights,
+        budget_tokens=mixture.budget_tokens,
+        batch_size=mixture.batch_size,
+        max_repeats=mixture.max_repeats,
+        floor=mixture.floor,
+        window_samples=mixture.window_samples,
+        seed=recipe.seed,
+    )
+    folder = RunFolder(out)
+    folder.check(recipe, plan)
+    return Run(recipe, plan, catalog, folder)
+
+
+def train(run: Run) -> Result:
+    """Train a planned run to its end, from its newest checkpoint if there is one.
+
+    Returns:
+        How it ended; at once, where it had ended before.
+
+    Raises:
+        MixstreamError: whatever is wrong with the streams or the checkpoint.
+    """
+    done = run.folder.read_result()
+    if done is not None:
+        return done
+    started = time.perf_counter()
+    training = run.recipe.training
+    device = get_device(training.device)
+    dist.initialize_dist(device)
+    loader = MixtureLoader(run.plan, num_workers=training.num_workers, weight_lag=training.weight_lag)
+    heldout = _heldout(run)
+    callbacks: list[Callback] = [Exposure(loader, training.log_batches), heldout]
+    if run.recipe.xdoge is not None:
+        callbacks.append(_xdoge(run, loader, run.recipe.xdoge))
+    if dist.get_global_rank() == 0:
+        run.folder.begin(run.recipe, run.plan)
+    dist.barrier()
+    trainer = _trainer(run, loader, callbacks)
+    trainer.fit()
+    trainer.close()  # type: ignore[no-untyped-call]
+    result = _result(run, loader, heldout.losses, time.perf_counter() - started)
+    if dist.get_global_rank() == 0:
+        run.folder.end(result)
+    dist.barrier()
+    return result
+
+
+def _trainer(run: Run, loader: MixtureLoader, callbacks: list[Callback]) -> Trainer:
+    training = run.recipe.training
+    model = build_model(run.recipe.model, run.plan, run.recipe.seed)
+    checkpoint = run.folder.newest_checkpoint()
+    if checkpoint is not None:
+        log.info("going on from %s", checkpoint)
+    return Trainer(
+        model=model,
+        train_dataloader=loader,
+        max_duration="1ep",  # a run is one epoch: it ends when the plan does
+        optimizers=torch.optim.AdamW(
+            model.parameters(),
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+            betas=(0.9, 0.95),
+        ),
+        schedulers=CosineAnnealingWithWarmupScheduler(
+            t_warmup=f"{training.warmup_batches}ba", alpha_f=training.final_learning_rate
+        ),
+        algorithms=[GradientClipping(clipping_type="norm", clipping_threshold=training.max_grad_norm)],
+        callbacks=callbacks,
+        loggers=[RunLog(run.folder.metrics)],
+        device=training.device,
+        precision=training.precision,
+        device_train_microbatch_size=min(training.microbatch_size, run.plan.batch_size // dist.get_world_size()),
+        seed=run.recipe.seed,
+        run_name=run.folder.path.name,
+        save_folder=str(run.folder.checkpoints),
+        save_filename=CHECKPOINT_NAME,
+        save_latest_filename=None,
+        save_interval=f"{training.checkpoint_batches}ba",
+        save_num_checkpoints_to_keep=2,
+        save_overwrite=True,
+        load_path=str(checkpoint) if checkpoint else None,
+        progress_bar=True,
+    )
+
+
+def _heldout(run: Run) -> Heldout:
+    training = run.recipe.training
+    catalog = None
+    with contextlib.suppress(StreamError):  # no stream has a held-out split: nothing to measure
+        catalog = Catalog.open(run.catalog.root, split=HELDOUT)
+    return Heldout(catalog, training.microbatch_size, training.heldout_batches, training.heldout_samples)
+
+
+def _xdoge(run: Run, loader: MixtureLoader, recipe: XdogeRecipe) -> XDoGE:
+    """Return the callback with a probe of its own: a uniform plan, the same number of rows of each stream."""
+    rows = recipe.sequences_per_stream * len(run.plan.streams)
+    probes = 2 * (run.plan.num_batches // recipe.interval_batches + 1)
+    plan = build_plan(
+        run.catalog,
+        weights="uniform",
+        budget_tokens=probes * rows * run.plan.sequence_length,
+        batch_size=rows,
+        window_samples=run.plan.window_samples,
+        seed=run.plan.seed + 1,
+    )
+    return XDoGE(
+        loader,
+        MixtureLoader(plan),
+        run.folder.weights,
+        interval_batches=recipe.interval_batches,
+        mu=recipe.mu,
+        warmup_batches=recipe.warmup_batches,
+        score=recipe.score,
+    )
+
+
+def _result(run: Run, loader: MixtureLoader, losses: dict[str, HeldoutLoss], seconds: float) -> Result:
+    batches = loader.ledger().batch
+    languages = {entry.name: entry.language or entry.name for entry in run.plan.entries}
+    return Result(
+        batches=batches,
+        tokens=batches * run.plan.batch_size * run.plan.sequence_length,
+        seconds=seconds,
+        ranks=dist.get_world_size(),
+        heldout={name: _told(loss) for name, loss in losses.items()},
+        languages={name: _told(loss) for name, loss in by_language(losses, languages).items()},
+    )
+
+
+def _told(loss: HeldoutLoss) -> Loss:
+    return Loss(num_tokens=loss.num_tokens, nats_per_token=loss.nats_per_token, bits_per_byte=loss.bits_per_byte)

@@ -1,0 +1,221 @@
+"""The catalog: the streams under one folder, known without reading their samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from mixstream.errors import ShardError, StreamError, nearest
+from mixstream.streams.index import INDEX_NAME, MdsIndex, read_index
+from mixstream.streams.manifest import TokenizerInfo, read_manifest
+from mixstream.streams.shard import OpenShards, Shard, TokenColumn, find_token_column
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream: an MDS directory of token rows, all of one length.
+
+    Attributes:
+        name: the directory's name.
+        directory: where its shards are.
+        language, domain: from stream.json; None for a plain MDS directory.
+        sequence_length: tokens in a sample.
+        index: its shards.
+        column: where a sample keeps its tokens.
+        tokenizer: what made the tokens; None where nobody wrote it down.
+        tokens_per_byte: tokens made of a byte of text; None where nobody wrote it down.
+    """
+
+    name: str
+    directory: Path
+    language: str | None
+    domain: str | None
+    sequence_length: int
+    index: MdsIndex
+    column: TokenColumn
+    tokenizer: TokenizerInfo | None
+    tokens_per_byte: float | None
+
+    @property
+    def num_samples(self) -> int:
+        """Rows in the stream."""
+        return self.index.num_samples
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in the stream."""
+        return self.num_samples * self.sequence_length
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the index: another number, order, size or hash of shards gives another one."""
+        return self.index.fingerprint
+
+    def open_shards(self) -> OpenShards:
+        """Return the stream's shards, each mapped when it is first asked for."""
+        return OpenShards(self._open_shard)
+
+    def check_files(self) -> None:
+        """Check that every shard file is there in its full size; O(shards), nothing is read.
+
+        Raises:
+            ShardError: naming the first file that is missing or of another size.
+        """
+        for name, expected in zip(self.index.files, self.index.file_bytes, strict=True):
+            path = self.directory / name
+            found = path.stat().st_size if path.exists() else None
+            if found != expected:
+                told = "no such file" if found is None else f"{found} bytes"
+                raise ShardError(
+                    f"{path}: {told}, index.json says {expected} bytes; the shard is missing, truncated "
+                    f"or changed, copy or convert stream {self.name!r} again"
+                )
+
+    def _open_shard(self, number: int) -> Shard:
+        return Shard(
+            self.directory / self.index.files[number],
+            int(self.index.file_bytes[number]),
+            int(self.index.shard_samples[number]),
+            self.column,
+        )
+
+
+class Catalog:
+    """The streams under one folder, in the order of their names."""
+
+    def __init__(self, root: Path, streams: Mapping[str, Stream]) -> None:
+        """Hold `streams`, found under `root`; use `Catalog.open` to find them."""
+        self.root = root
+        self.streams: Mapping[str, Stream] = MappingProxyType(dict(streams))
+
+    @classmethod
+    def open(cls, root: str | Path, split: str | None = None, token_column: str | None = None) -> Catalog:
+        """Find the streams under a folder.
+
+        Args:
+            root: a folder of stream directories, or one stream directory.
+            split: the sub-folder of each stream to read instead of the stream itself, such as
+                ``heldout``; streams without it are left out.
+            token_column: name of the token column of plain MDS directories that have neither
+                ``tokens`` nor ``input_ids``.
+
+        Raises:
+            StreamError: no folder, no stream in it, or one that cannot be used.
+        """
+        if "://" in str(root):
+            raise StreamError(f"{root}: this version reads streams from local folders, not from object stores")
+        folder = Path(root)
+        if not folder.is_dir():
+            raise StreamError(f"{folder}: no such folder; `mixstream convert` makes one from a corpus")
+        if (folder / INDEX_NAME).exists():
+            directories = [folder.absolute()]
+            folder = folder.absolute().parent
+        else:
+            directories = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
+        places = {child.name: child / split if split else child for child in directories}
+        found = {
+            name: open_stream(name, place, token_column)
+            for name, place in places.items()
+            if (place / INDEX_NAME).exists()
+        }
+        if not found:
+            inside = f" with a {split!r} split" if split else ""
+            raise StreamError(
+                f"{folder}: holds no stream{inside}, that is no folder with an {INDEX_NAME}; "
+                f"`mixstream convert` makes streams from a corpus"
+            )
+        return cls(folder, found)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the streams, in order."""
+        return tuple(self.streams)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Samples of each stream, by name."""
+        return {name: stream.num_samples for name, stream in self.streams.items()}
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """Tokens of each stream, by name."""
+        return {name: stream.num_tokens for name, stream in self.streams.items()}
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(self.streams.values())
+
+    def __getitem__(self, name: str) -> Stream:
+        if name not in self.streams:
+            raise StreamError(f"{self.root}: holds no stream {name!r}{nearest(name, self.streams)}")
+        return self.streams[name]
+
+    def check_alike(self) -> None:
+        """Check that the streams can be mixed: one tokenizer, one sequence length.
+
+        Raises:
+            StreamError: naming two streams that differ and in what.
+        """
+        first, *others = self.streams.values()
+        for other in others:
+            if other.sequence_length != first.sequence_length:
+                raise StreamError(
+                    f"stream {other.name!r} has sequence length {other.sequence_length}, "
+                    f"{first.name!r} has {first.sequence_length}; convert them with one --sequence-length"
+                )
+            if _fingerprint(other) != _fingerprint(first):
+                raise StreamError(
+                    f"stream {other.name!r} was made with tokenizer {_told(other)}, {first.name!r} with "
+                    f"{_told(first)}; convert them with one tokenizer (a plain MDS directory can be given "
+                    f"a stream.json that names its tokenizer)"
+                )
+
+
+def open_stream(name: str, directory: Path, token_column: str | None = None) -> Stream:
+    """Return one stream, from its index.json and stream.json.
+
+    Raises:
+        StreamError, ShardError, FormatError: what is wrong with them.
+    """
+    index = read_index(directory)
+    manifest = read_manifest(directory)
+    wanted = manifest.token_column if manifest is not None else token_column
+    column = find_token_column(index, str(directory), wanted)
+    length = column.sequence_length or _length_of_first(directory, index, column)
+    if manifest is not None and (manifest.num_samples, manifest.sequence_length) != (
+        index.num_samples,
+        length,
+    ):
+        raise StreamError(
+            f"{directory}: stream.json says {manifest.num_samples} samples of {manifest.sequence_length} "
+            f"tokens, index.json says {index.num_samples} of {length}; convert the corpus again"
+        )
+    return Stream(
+        name=name,
+        directory=directory.absolute(),
+        language=manifest.language if manifest else None,
+        domain=manifest.domain if manifest else None,
+        sequence_length=length,
+        index=index,
+        column=column,
+        tokenizer=manifest.tokenizer if manifest else None,
+        tokens_per_byte=manifest.tokens_per_byte if manifest else None,
+    )
+
+
+def _length_of_first(directory: Path, index: MdsIndex, column: TokenColumn) -> int:
+    """Return the sequence length of a column whose samples each carry their own shape."""
+    size, samples = int(index.file_bytes[0]), int(index.shard_samples[0])
+    return Shard(directory / index.files[0], size, samples, column).length(0)
+
+
+def _fingerprint(stream: Stream) -> str | None:
+    return stream.tokenizer.fingerprint if stream.tokenizer else None
+
+
+def _told(stream: Stream) -> str:
+    return f"{stream.tokenizer.name!r}" if stream.tokenizer else "unknown (no stream.json)"
