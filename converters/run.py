@@ -97,7 +97,7 @@ def convert_corpus(corpus: Corpus, out: Path, options: Options, on_documents: On
                 _write(writer, name, splits[name], document, document_tokens)
             on_documents(len(documents))
         manifests = {
-            name: _manifest(corpus, name, split, sources, options)
+            name: _manifest(corpus, name, splits, sources, options)
             for name, split in splits.items()
             if split.num_samples
         }
@@ -126,8 +126,9 @@ def _write(writer: StreamWriter, name: str, split: _Split, document: Document, t
 
 
 def _manifest(
-    corpus: Corpus, name: str, split: _Split, sources: tuple[Source, ...], options: Options
+    corpus: Corpus, name: str, splits: dict[str, _Split], sources: tuple[Source, ...], options: Options
 ) -> StreamManifest:
+    split = splits[name]
     return StreamManifest.model_validate(
         {
             "name": corpus.name,
@@ -137,6 +138,7 @@ def _manifest(
             "num_samples": split.num_samples,
             "num_tokens": split.num_samples * options.sequence_length,
             "num_documents": split.num_documents,
+            "heldout_documents": splits[HELDOUT].num_documents,
             "num_bytes": split.num_bytes,
             "remainder_tokens": split.packer.filled,
             "sequence_length": options.sequence_length,

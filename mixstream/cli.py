@@ -88,14 +88,14 @@ def convert(
                     f"{train.num_documents:,}",
                     f"{train.num_tokens:,}",
                     f"{train.num_samples:,}",
-                    f"{heldout.num_samples:,}" if heldout else "none",
+                    f"{heldout.num_samples:,}" if heldout else f"none ({train.heldout_documents} documents)",
                     "kept" if converted.kept else "written",
                 )
             )
             progress.advance(streams)
     for path in found.ignored:
         _say(f"ignored {path}: no corpus format")
-    _table(("stream", "documents", "tokens", "samples", "held out", ""), rows)
+    _table(("stream", "documents", "tokens", "samples", "held-out samples", ""), rows)
     _say(f"streams of {sequence_length} tokens a sample in {out}")
 
 

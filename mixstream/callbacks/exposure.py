@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+import numpy as np
 import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
@@ -9,12 +13,13 @@ from composer.loggers import Logger
 from mixstream.callbacks.rows import check_rows, over_ranks, sum_by_source
 from mixstream.loader import MixtureLoader
 from mixstream.mixture.apportion import UNIT
-from mixstream.mixture.ledger import Ledger
 
 
 class Exposure(Callback):
-    """Logs, every `interval_batches`, for each stream: its mean training loss and its share of the draws
-    since the last time (``read``), the share asked for now (``asked``), and its repeats so far.
+    """Logs, every `interval_batches`, what each stream gave since the last time and gives now.
+
+    For each stream: its mean training loss and its share of the draws since the last time (``read``), the
+    share asked for now (``asked``), and its repeats so far.
     """
 
     def __init__(self, loader: MixtureLoader, interval_batches: int) -> None:
@@ -22,34 +27,51 @@ class Exposure(Callback):
         self._loader = loader
         self._interval_batches = interval_batches
         self._names = loader.plan.streams
-        self._sums = torch.zeros(2, len(self._names), dtype=torch.float64)
-        self._last: Ledger | None = None
-
-    def fit_start(self, state: State, logger: Logger) -> None:
-        """Count from where the run starts or goes on."""
-        self._last = self._loader.ledger()
+        self._batch_sums = self._nothing()  # (2, K) losses and rows: of this batch and rank,
+        self._sums = self._nothing()  # and of all ranks since the last line
+        self._drawn = np.zeros(len(self._names), dtype=np.int64)  # when the last line was logged
 
     def after_loss(self, state: State, logger: Logger) -> None:
         """Add a microbatch's row losses to their streams'."""
         losses = check_rows(state.loss, state.batch)
-        self._sums += sum_by_source(losses, state.batch["stream"], len(self._names))
+        self._batch_sums += sum_by_source(losses, state.batch["stream"], len(self._names))
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Log, if it is time."""
-        if int(state.timestamp.batch) % self._interval_batches:
-            return
-        sums, counts = over_ranks(self._sums, state)
-        self._sums.zero_()
-        ledger, last = self._loader.ledger(), self._last
-        assert last is not None, "fit_start comes first"
-        self._last = ledger
-        read = (ledger.drawn - last.drawn) / max(1, int((ledger.drawn - last.drawn).sum()))
-        repeats = ledger.drawn / self._loader.plan.sizes
-        metrics = {}
-        for i, name in enumerate(self._names):
-            metrics[f"exposure/asked/{name}"] = float(ledger.shares[i] / UNIT)
-            metrics[f"exposure/read/{name}"] = float(read[i])
-            metrics[f"exposure/repeats/{name}"] = float(repeats[i])
-            if counts[i]:
-                metrics[f"exposure/loss/{name}"] = float(sums[i] / counts[i])
-        logger.log_metrics(metrics)
+        """Add up over ranks; log, if it is time."""
+        self._sums += over_ranks(self._batch_sums, state)
+        self._batch_sums = self._nothing()
+        if int(state.timestamp.batch) % self._interval_batches == 0:
+            logger.log_metrics(self._metrics())
+            self._sums = self._nothing()
+            self._drawn = self._loader.ledger().drawn
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was added up since the last line, as one JSON string."""
+        content = {"sums": self._sums.tolist(), "drawn": self._drawn.tolist()}
+        return {"exposure": json.dumps(content)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on adding up."""
+        content = json.loads(state["exposure"])
+        self._sums = torch.tensor(content["sums"], dtype=torch.float64)
+        self._drawn = np.array(content["drawn"], dtype=np.int64)
+
+    def _metrics(self) -> dict[str, float]:
+        ledger = self._loader.ledger()
+        drawn = ledger.drawn - self._drawn
+        sums, rows = self._sums
+        columns = {
+            "asked": ledger.shares / UNIT,
+            "read": drawn / max(1, int(drawn.sum())),
+            "repeats": ledger.drawn / self._loader.plan.sizes,
+        }
+        metrics = {
+            f"exposure/{what}/{name}": float(value)
+            for what, values in columns.items()
+            for name, value in zip(self._names, values, strict=True)
+        }
+        losses = {f"exposure/loss/{name}": float(sums[i] / rows[i]) for i, name in enumerate(self._names) if rows[i]}
+        return metrics | losses
+
+    def _nothing(self) -> torch.Tensor:
+        return torch.zeros(2, len(self._names), dtype=torch.float64)

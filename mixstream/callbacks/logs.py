@@ -29,24 +29,42 @@ class JsonLines:
                 file.write(json.dumps(line) + "\n")
 
     def cut_after(self, batch: int) -> None:
-        """Drop the lines of later batches, and a last one that a crash cut short: they come again."""
+        """Drop the lines of later batches, and one that a crash cut short: they come again."""
         if not self._writes:
             return
         old = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        kept = [line for line in old if line.endswith("}") and json.loads(line)["batch"] <= batch]
+        kept = [line for line in old if (own := _batch_of(line)) is not None and own <= batch]
         write_whole(self._path, "".join(line + "\n" for line in kept))
 
 
+def _batch_of(line: str) -> int | None:
+    """Return the batch of a line, or None where it is not whole."""
+    try:
+        return int(json.loads(line)["batch"])
+    except ValueError:
+        return None
+
+
 class RunLog(LoggerDestination):
-    """metrics.jsonl: everything that Composer's loggers are given, but for the clock."""
+    """metrics.jsonl: everything that Composer's loggers are given, but for the clock.
+
+    A line's batch is the number of batches trained, the one that it tells of included: Composer itself
+    numbers the loss of a batch one less than what callbacks log at its end.
+    """
 
     def __init__(self, path: Path) -> None:
         """Write to `path`."""
         self._lines = JsonLines(path)
+        self._batch = 0
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Cut the log back to the batch from which the run goes on."""
-        self._lines.cut_after(int(state.timestamp.batch))
+        self._batch = int(state.timestamp.batch)
+        self._lines.cut_after(self._batch or -1)
+
+    def batch_start(self, state: State, logger: Logger) -> None:
+        """Note the batch that what follows tells of."""
+        self._batch = int(state.timestamp.batch) + 1
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Append one line: the batch and the numbers."""
@@ -56,4 +74,4 @@ class RunLog(LoggerDestination):
             if not key.startswith("time/")
         }
         if numbers:
-            self._lines.append({"batch": step, "metrics": numbers})
+            self._lines.append({"batch": self._batch, "metrics": numbers})

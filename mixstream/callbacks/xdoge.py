@@ -75,7 +75,7 @@ class XDoGE(Callback):
     def fit_start(self, state: State, logger: Logger) -> None:
         """Cut the log back to where the run goes on; a new run starts it with the plan's weights."""
         batch = int(state.timestamp.batch)
-        self._lines.cut_after(batch if batch else -1)
+        self._lines.cut_after(batch or -1)
         if batch == 0:
             self._lines.append(self._line(batch=0, at_batch=0))
 

@@ -76,6 +76,7 @@ class MixtureLoader(DataLoader[Batch]):
             StreamOrder(stream.name, stream.index.shard_samples, plan.window_samples, plan.seed) for stream in streams
         ]
         rank, world_size = _place(rank, world_size)
+        self._ended = False
         self._sampler = MixtureSampler(GlobalOrder(plan, orders), rank, world_size, weight_lag)
         super().__init__(
             MixtureDataset(plan, streams, self._sampler),
@@ -92,16 +93,17 @@ class MixtureLoader(DataLoader[Batch]):
         Raises:
             PlanSpentError: every batch of the plan has been read.
         """
-        ledger = self.ledger()
-        if ledger.batch >= ledger.end_batch:
+        batches = self._sampler.consumed
+        if self._ended:
             raise PlanSpentError(
-                f"all {ledger.batch} batches of the plan have been read "
-                f"({ledger.batch * self.plan.batch_size * self.plan.sequence_length:,} tokens); build a plan with a "
+                f"all {batches} batches of the plan have been read "
+                f"({batches * self.plan.batch_size * self.plan.sequence_length:,} tokens); build a plan with a "
                 f"larger budget_tokens, or load an earlier state"
             )
         for batch in super().__iter__():
             self._sampler.consume()
             yield batch
+        self._ended = True
         if self._sampler.consumed < self.plan.num_batches:
             warnings.warn(
                 f"the run ends after {self._sampler.consumed} of {self.plan.num_batches} batches: the streams "
@@ -142,6 +144,7 @@ class MixtureLoader(DataLoader[Batch]):
             StateError: the state belongs to another plan.
         """
         self._sampler.load(parse_state(state, self.plan))
+        self._ended = False
 
 
 def _open_planned(entry: PlannedStream, root: Path) -> Stream:

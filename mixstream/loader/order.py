@@ -24,6 +24,7 @@ UInt64 = npt.NDArray[np.uint64]
 
 BLOCK = 512  # positions computed at a time, since a batch asks for a few
 _ROUNDS = 6
+_MASK = (1 << 64) - 1
 
 
 def key_of(*facts: object) -> int:
@@ -34,7 +35,7 @@ def key_of(*facts: object) -> int:
 
 def mix(values: UInt64, key: int) -> UInt64:
     """Return 64 well-mixed bits for each value: SplitMix64's finaliser (Steele et al. 2014)."""
-    z = values * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
+    z = values * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key & _MASK)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

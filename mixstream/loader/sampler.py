@@ -49,20 +49,22 @@ class GlobalOrder:
     def batch(self, ledger: Ledger) -> tuple[Draws, Ledger] | None:
         """Return the draws of the ledger's next batch and the ledger after it, or None at the end.
 
-        The rows are permuted, so that every rank's and every microbatch's share is a fair sample (M10).
+        Streams are dealt to the batch's rows at random, so that every rank's and every microbatch's share is
+        a fair sample (M10); each stream's own draws stay in their order (M2).
         """
         drawn = draw(ledger, self.terms)
         if drawn is None:
             return None
         counts, after = drawn
-        parts = [order.rows(int(ledger.drawn[i]), int(counts[i])) for i, order in enumerate(self._orders) if counts[i]]
-        rows = Draws(
-            np.repeat(np.arange(len(counts)), counts),
-            np.concatenate([sample for sample, _ in parts]),
-            np.concatenate([repeat for _, repeat in parts]),
-        )
         places = shuffled(self.plan.batch_size, key_of(self.plan.seed, "batch", ledger.batch))
-        return rows.take(places), after
+        stream = np.repeat(np.arange(len(counts)), counts)[places]
+        by_stream = np.argsort(stream, kind="stable")
+        sample = np.empty_like(stream)
+        repeat = np.empty_like(stream)
+        own = [order.rows(int(ledger.drawn[i]), int(counts[i])) for i, order in enumerate(self._orders)]
+        sample[by_stream] = np.concatenate([rows for rows, _ in own])
+        repeat[by_stream] = np.concatenate([repeats for _, repeats in own])
+        return Draws(stream, sample, repeat), after
 
     def reweigh(self, ledger: Ledger, weights: Mapping[str, float]) -> Ledger:
         """Return the ledger with new weights from its next batch on."""

@@ -67,6 +67,7 @@ def parse_state(text: str, plan: Plan) -> LoaderState:
     if found != (FORMAT, VERSION):
         raise StateError(f"the state has format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} {VERSION}")
     differences = _differences(content["plan"], plan.identity)
+    differences.sort(key=lambda told: not told.endswith(("is gone", "is new")))  # what explains the others
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise StateError(

@@ -85,12 +85,21 @@ def check_supply(limits: Int64, wanted: Float64, num_draws: int, tokens_a_draw: 
     supply = int(limits[used].sum())
     if supply >= num_draws:
         return
-    enough = math.ceil(num_draws / int(sizes[used].sum()) * 100) / 100
+    # Each stream's limit is rounded down, by less than one draw.
+    enough = math.ceil((num_draws + int(used.sum())) / int(sizes[used].sum()) * 100) / 100
     raise BudgetError(
         f"the run needs {num_draws * tokens_a_draw:,} tokens ({num_draws:,} samples), but the repeat budgets of "
         f"its {int(used.sum())} streams supply {supply * tokens_a_draw:,} ({supply:,} samples); raise max_repeats "
         f"to {enough:g} or more, lower budget_tokens to {supply * tokens_a_draw:,} or less, or add data"
     )
+
+
+def share_caps(room: Int64, num_draws: int) -> Int64:
+    """Return the greatest shares (K,), in units, that keep draws within `room` (K,) over `num_draws`.
+
+    Rounded up: they exceed the room by less than a draw in any run, which `apportion` refuses to give.
+    """
+    return np.array([min(UNIT, -(-draws * UNIT // num_draws)) for draws in room.tolist()], dtype=np.int64)
 
 
 def shares_within(weights: Float64, floor: float, caps: Int64) -> Int64:
@@ -103,10 +112,8 @@ def shares_within(weights: Float64, floor: float, caps: Int64) -> Int64:
 
     Source: DESIGN of this project, M3; `project` gives what a cap refuses to the rest in proportion.
     """
-    capped = np.minimum(caps, UNIT)
-    least = np.minimum(np.full(len(weights), math.ceil(floor * UNIT), dtype=np.int64), capped)
+    least = np.minimum(np.full(len(weights), math.ceil(floor * UNIT), dtype=np.int64), caps)
     excess = int(least.sum()) - UNIT  # K ceilings can add up to some units more than UNIT
     if excess > 0:
         least = least - (np.arange(len(least)) < excess)
-    shares = project(weights, least / UNIT, capped / UNIT)
-    return to_units(shares, np.where(weights > 0, least, np.minimum(least, capped)), capped)
+    return to_units(project(weights, least / UNIT, caps / UNIT), least, caps)

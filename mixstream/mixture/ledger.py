@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixstream.mixture.apportion import UNIT, apportion
-from mixstream.mixture.budget import shares_within
+from mixstream.mixture.budget import share_caps, shares_within
 from mixstream.mixture.simplex import Float64
 from mixstream.streams.index import Int64
 
@@ -67,19 +67,12 @@ def reweigh(ledger: Ledger, terms: Terms, weights: Float64) -> Ledger:
     Where the streams that have weight cannot supply the rest of the run, it ends when they are spent.
     """
     wanted = (weights > 0) | (terms.floor > 0)
-    # What a stream may still be owed, in units; these exceed 64 bits in long runs.
-    spare = [
-        max(0, (limit - drawn) * UNIT - owed) if want else 0
-        for limit, drawn, owed, want in zip(
-            terms.limits.tolist(), ledger.drawn.tolist(), ledger.owed.tolist(), wanted.tolist(), strict=True
-        )
-    ]
-    batches_left = min(terms.num_batches - ledger.batch, sum(spare) // (UNIT * terms.batch_size))
+    room = np.where(wanted, terms.limits - ledger.drawn, 0)
+    batches_left = min(terms.num_batches - ledger.batch, int(room.sum()) // terms.batch_size)
     end_batch = ledger.batch + batches_left
     if batches_left == 0:
         return dataclasses.replace(ledger, end_batch=end_batch)
-    draws_left = batches_left * terms.batch_size
-    caps = np.array([min(UNIT, -(-units // draws_left)) for units in spare], dtype=np.int64)
+    caps = share_caps(room, batches_left * terms.batch_size)
     shares = shares_within(weights, terms.floor, caps)
     return dataclasses.replace(ledger, end_batch=end_batch, shares=shares)
 

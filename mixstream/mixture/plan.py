@@ -18,6 +18,7 @@ from mixstream.mixture.budget import (
     check_supply,
     draw_limits,
     repeat_budgets,
+    share_caps,
     shares_within,
 )
 from mixstream.mixture.ledger import Terms
@@ -137,6 +138,7 @@ class Plan(Document):
     def identity(self) -> dict[str, Any]:
         """All that decides what a run reads, as JSON: two plans that agree in it read the same."""
         return self.model_dump(
+            mode="json",
             include={
                 "sequence_length": True,
                 "batch_size": True,
@@ -215,8 +217,7 @@ def build_plan(
     limits = draw_limits(sizes, budgets, num_draws)
     check_floor_within(floor, limits / num_draws, catalog.names)
     check_supply(limits, asked + floor, num_draws, first.sequence_length, sizes)
-    caps = np.array([-(-limit * UNIT // num_draws) for limit in limits.tolist()], dtype=np.int64)
-    proportions = shares_within(asked, floor, caps) / UNIT
+    proportions = shares_within(asked, floor, share_caps(limits, num_draws)) / UNIT
     samples = np.minimum(round_to(num_draws, proportions), limits)
     return Plan(
         root=str(catalog.root.absolute()),

@@ -88,7 +88,7 @@ def read_run(folder: Path) -> RunRecord:
             language: Heldout(loss["nats_per_token"], loss["bits_per_byte"])
             for language, loss in result.get("languages", {}).items()
         },
-        batches=int(logged.batches[-1]) + 1 if logged is not None else 0,
+        batches=int(logged.batches[-1]) if logged is not None else 0,
         tokens=result.get("tokens"),
         seconds=result.get("seconds"),
     )

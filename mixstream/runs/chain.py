@@ -10,7 +10,8 @@ from composer.utils import dist, get_device
 from mixstream.methods.history import learnt_weights, save_weights
 from mixstream.runs.folder import Result
 from mixstream.runs.recipe import ChainRecipe, Recipe, RunRecipe, SingleRecipe
-from mixstream.runs.train import Run, plan_run, train
+from mixstream.runs.train import Run, plan_mixture, plan_run, train
+from mixstream.streams.catalog import Catalog
 
 OnRun = Callable[[str, Run], None]
 Weights = str | dict[str, float]
@@ -37,8 +38,10 @@ def run_recipe(recipe: Recipe, on_run: OnRun) -> dict[str, Result]:
 def _run_chain(recipe: ChainRecipe, on_run: OnRun) -> dict[str, Result]:
     streams, out = Path(recipe.streams), Path(recipe.out)
     # All that can be refused is refused before the proxy has trained for hours.
-    for name, weights in {"base": "uniform", **recipe.controls}.items():
-        plan_run(with_weights(recipe.base, weights), streams, out / name / "check")
+    catalog = Catalog.open(streams)
+    plan_mixture(with_weights(recipe.base, "uniform"), catalog)
+    for name, weights in recipe.controls.items():
+        plan_run(with_weights(recipe.base, weights), streams, out / name)
     results = {"proxy": _run("proxy", recipe.proxy, streams, out / "proxy", on_run)}
     learnt = learnt_weights(out / "proxy", recipe.average_last)
     _on_one_rank(recipe, lambda: save_weights(out / "weights.json", learnt, str(out / "proxy")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ from composer.models import HuggingFaceModel
 from mixstream.errors import StreamError
 from mixstream.mixture.plan import Plan
 from mixstream.runs.recipe import ModelRecipe
+
+# It warns that no tokenizer is saved with the model: the streams' manifest names it.
+logging.getLogger("composer.models.huggingface").setLevel(logging.ERROR)
 
 
 class CausalLM(HuggingFaceModel):

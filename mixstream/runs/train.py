@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from composer import Trainer
 from composer.algorithms import GradientClipping
-from composer.core import Callback
+from composer.core import Callback, Event
 from composer.optim import CosineAnnealingWithWarmupScheduler
 from composer.utils import dist, get_device
 
@@ -19,7 +19,6 @@ from mixstream.callbacks.exposure import Exposure
 from mixstream.callbacks.heldout import Heldout, HeldoutLoss, by_language
 from mixstream.callbacks.logs import RunLog
 from mixstream.callbacks.xdoge import XDoGE
-from mixstream.errors import StreamError
 from mixstream.loader import MixtureLoader
 from mixstream.mixture.plan import Plan, build_plan
 from mixstream.runs.folder import CHECKPOINT_NAME, Loss, Result, RunFolder
@@ -48,8 +47,20 @@ def plan_run(recipe: RunRecipe, streams: Path, out: Path) -> Run:
         MixstreamError: whatever is wrong with the streams, the mixture or the folder.
     """
     catalog = Catalog.open(streams)
+    plan = plan_mixture(recipe, catalog)
+    folder = RunFolder(out)
+    folder.check(recipe, plan)
+    return Run(recipe, plan, catalog, folder)
+
+
+def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> Plan:
+    """Return the plan of a run's mixture.
+
+    Raises:
+        MixstreamError: whatever is wrong with the streams or the mixture.
+    """
     mixture = recipe.mixture
-    plan = build_plan(
+    return build_plan(
         catalog,
         weights=mixture.weights,
         budget_tokens=mixture.budget_tokens,
@@ -59,9 +70,6 @@ def plan_run(recipe: RunRecipe, streams: Path, out: Path) -> Run:
         window_samples=mixture.window_samples,
         seed=recipe.seed,
     )
-    folder = RunFolder(out)
-    folder.check(recipe, plan)
-    return Run(recipe, plan, catalog, folder)
 
 
 def train(run: Run) -> Result:
@@ -78,8 +86,8 @@ def train(run: Run) -> Result:
         return done
     started = time.perf_counter()
     training = run.recipe.training
-    device = get_device(training.device)
-    dist.initialize_dist(device)
+    dist.initialize_dist(get_device(training.device))
+    _share_cores()
     loader = MixtureLoader(run.plan, num_workers=training.num_workers, weight_lag=training.weight_lag)
     heldout = _heldout(run)
     callbacks: list[Callback] = [Exposure(loader, training.log_batches), heldout]
@@ -89,13 +97,26 @@ def train(run: Run) -> Result:
         run.folder.begin(run.recipe, run.plan)
     dist.barrier()
     trainer = _trainer(run, loader, callbacks)
-    trainer.fit()
-    trainer.close()  # type: ignore[no-untyped-call]
+    try:
+        if trainer.state.timestamp.epoch < 1:
+            trainer.fit()
+        else:  # cut after its last checkpoint, before its result was written
+            for event in (Event.FIT_START, Event.FIT_END):
+                trainer.engine.run_event(event)
+    finally:
+        trainer.close()  # type: ignore[no-untyped-call]
     result = _result(run, loader, heldout.losses, time.perf_counter() - started)
     if dist.get_global_rank() == 0:
         run.folder.end(result)
     dist.barrier()
     return result
+
+
+def _share_cores() -> None:
+    """Give each of a node's processes its share of the cores, where the user has not."""
+    ranks = dist.get_local_world_size()
+    if ranks > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))
 
 
 def _trainer(run: Run, loader: MixtureLoader, callbacks: list[Callback]) -> Trainer:
@@ -138,9 +159,8 @@ def _trainer(run: Run, loader: MixtureLoader, callbacks: list[Callback]) -> Trai
 
 def _heldout(run: Run) -> Heldout:
     training = run.recipe.training
-    catalog = None
-    with contextlib.suppress(StreamError):  # no stream has a held-out split: nothing to measure
-        catalog = Catalog.open(run.catalog.root, split=HELDOUT)
+    has_heldout = any((stream.directory / HELDOUT).is_dir() for stream in run.catalog)
+    catalog = Catalog.open(run.catalog.root, split=HELDOUT) if has_heldout else None
     return Heldout(catalog, training.microbatch_size, training.heldout_batches, training.heldout_samples)
 
 

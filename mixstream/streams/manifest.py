@@ -51,6 +51,8 @@ class StreamManifest(Document):
         num_samples: rows of `sequence_length` tokens each.
         num_tokens: tokens in those rows.
         num_documents: documents, whole or cut by the last row's end.
+        heldout_documents: documents of the corpus that the held-out split took, be it that their tokens
+            did not fill one sample and there is no such split.
         num_bytes: UTF-8 bytes of the documents' text.
         remainder_tokens: tokens left over at the end, fewer than one row, in no sample.
         holdout: share of documents that the held-out split takes.
@@ -65,6 +67,7 @@ class StreamManifest(Document):
     num_samples: Positive
     num_tokens: Positive
     num_documents: Positive
+    heldout_documents: Count
     num_bytes: Positive
     remainder_tokens: Count
     sequence_length: Positive

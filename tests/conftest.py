@@ -1,0 +1,132 @@
+"""What tests share: streams whose every token tells where it is from, and catalogs without files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from mixstream.formats import dump_json
+from mixstream.mixture.plan import Plan
+from mixstream.streams.catalog import Catalog, Stream
+from mixstream.streams.index import MdsIndex
+from mixstream.streams.manifest import Source, StreamManifest, TokenizerInfo
+from mixstream.streams.shard import TokenColumn
+from mixstream.streams.writer import StreamWriter
+
+REPOSITORY = Path(__file__).parent.parent
+CORPORA = REPOSITORY.parent / "shared" / "corpora"
+BYTE = TokenizerInfo(name="byte", fingerprint="byte-1", vocab_size=257, eod_token_id=256)
+
+# Deadlines measure a noisy machine; examples are bounded instead.
+settings.register_profile("mixstream", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mixstream")
+
+needs_corpora = pytest.mark.skipif(not CORPORA.exists(), reason=f"real corpora are not there: {CORPORA}")
+
+
+def fake_catalog(shards: Mapping[str, Sequence[int]], sequence_length: int = 8) -> Catalog:
+    """Return a catalog of streams with these shard sizes, and no files: enough to plan and to order."""
+    streams = {}
+    for name, samples in shards.items():
+        index = MdsIndex(
+            files=tuple(f"shard.{i:05}.mds" for i in range(len(samples))),
+            file_bytes=np.zeros(len(samples), np.int64),
+            shard_samples=np.array(samples, np.int64),
+            column_names=("tokens",),
+            column_encodings=(f"ndarray:uint16:{sequence_length}",),
+            column_sizes=(2 * sequence_length,),
+            fingerprint=f"{name}{sum(samples)}",
+        )
+        column = TokenColumn("tokens", np.dtype("<u2"), sequence_length, 0, (2 * sequence_length,))
+        streams[name] = Stream(
+            name, Path("nowhere") / name, name[:2], name[3:], sequence_length, index, column, BYTE, 1.0
+        )
+    return Catalog(Path("nowhere"), streams)
+
+
+def write_stream(
+    root: Path,
+    name: str,
+    number: int,
+    num_samples: int,
+    *,
+    sequence_length: int = 8,
+    heldout: int = 0,
+    tokenizer: TokenizerInfo = BYTE,
+) -> None:
+    """Write a real stream whose row r is [number, r // 256, r % 256, 0, 1, ...]: a token is below 257."""
+    manifests = {}
+    seven_samples = 205 + 7 * (2 * sequence_length + 4)  # a shard's header, its samples and their offsets
+    with StreamWriter(root / name, "uint16", sequence_length, shard_bytes=seven_samples) as writer:
+        for split, count in (("train", num_samples), ("heldout", heldout)):
+            for row in range(count):
+                tokens = np.arange(sequence_length) - 3
+                tokens[:3] = [number, row // 256, row % 256]
+                writer.write(split, tokens.astype(np.uint16))
+            if count:
+                manifests[split] = _manifest(name, split, count, sequence_length, tokenizer)
+        writer.finish(manifests)
+
+
+def _manifest(name: str, split: str, count: int, length: int, tokenizer: TokenizerInfo) -> StreamManifest:
+    return StreamManifest.model_validate(
+        {
+            "name": name,
+            "language": name[:2],
+            "domain": name[3:],
+            "split": split,
+            "num_samples": count,
+            "num_tokens": count * length,
+            "num_documents": count,
+            "heldout_documents": 0,
+            "num_bytes": count * (length - 1),
+            "remainder_tokens": 0,
+            "sequence_length": length,
+            "dtype": "uint16",
+            "tokenizer": tokenizer,
+            "holdout": 0.1,
+            "sources": (Source(name="made", size_bytes=1, sha256="0"),),
+        }
+    )
+
+
+SIZES = {"ca.tales": 60, "en.tales": 240, "es.tales": 171, "eu.tales": 23, "gl.tales": 31}
+
+
+@pytest.fixture(scope="session")
+def streams(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five real streams of many small shards, with held-out splits."""
+    root = tmp_path_factory.mktemp("streams")
+    for number, (name, size) in enumerate(SIZES.items()):
+        write_stream(root, name, number, size, heldout=3 + number)
+    return root
+
+
+@pytest.fixture
+def catalog(streams: Path) -> Catalog:
+    return Catalog.open(streams)
+
+
+@pytest.fixture
+def edit_json() -> Callable[[Path, Callable[[dict], object]], None]:
+    """Return a function that changes a JSON file in place."""
+
+    def edit(path: Path, change: Callable[[dict], object]) -> None:
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return edit
+
+
+def save_manifest(directory: Path, manifest: StreamManifest) -> None:
+    (directory / "stream.json").write_text(dump_json(manifest))
+
+
+def plain_uniform(plan: Plan) -> dict[str, float]:
+    return dict.fromkeys(plan.streams, 1 / len(plan.streams))

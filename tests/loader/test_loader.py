@@ -1,0 +1,421 @@
+"""M1-M6 and M10 on real streams, through the loader that users call."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SIZES
+from contract import check_resumable
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mixstream
+from mixstream import Catalog, Plan, build_plan
+from mixstream.errors import MixtureError, PlanSpentError, ShardError, StateError, StreamError, WeightsError
+from mixstream.loader import MixtureLoader
+from mixstream.mixture.apportion import UNIT
+
+WEIGHTS = {"ca.tales": 0.3, "en.tales": 0.25, "es.tales": 0.2, "eu.tales": 0.15, "gl.tales": 0.1}
+OTHER = {"ca.tales": 0.05, "en.tales": 0.05, "es.tales": 0.1, "eu.tales": 0.5, "gl.tales": 0.3}
+
+
+def plan_of(catalog, batches=30, batch_size=12, weights=WEIGHTS, **options) -> Plan:
+    return build_plan(catalog, weights, batches * batch_size * 8, batch_size, window_samples=20, **options)
+
+
+def told(batch):
+    return [batch[key].tolist() for key in ("stream", "sample", "repeat")]
+
+
+def global_batches(plan, world_size=1, num_workers=0, state=None, weights=None, weight_lag=8):
+    """Read a plan on `world_size` ranks in lockstep; return the joined batches."""
+    loaders = [MixtureLoader(plan, r, world_size, num_workers, weight_lag=weight_lag) for r in range(world_size)]
+    for loader in loaders:
+        if state is not None:
+            loader.load_state_dict(state)
+    batches = []
+    for parts in zip(*loaders, strict=True):
+        batches.append({key: torch.cat([part[key] for part in parts]) for key in parts[0]})
+        for at, new in (weights or {}).items():
+            if loaders[0].ledger().batch == at:
+                for loader in loaders:
+                    loader.set_weights(new)
+    return batches
+
+
+def test_a_batch_is_what_it_says(streams, catalog):
+    plan = plan_of(catalog)
+    batches = global_batches(plan)
+    assert len(batches) == 30
+    for batch in batches:
+        assert {key: (column.dtype, tuple(column.shape)) for key, column in batch.items()} == {
+            "input_ids": (torch.int64, (12, 8)),
+            "labels": (torch.int64, (12, 8)),
+            "stream": (torch.int64, (12,)),
+            "sample": (torch.int64, (12,)),
+            "repeat": (torch.int64, (12,)),
+        }
+        assert torch.equal(batch["input_ids"], batch["labels"])
+        for row in range(12):
+            # conftest.write_stream: a row tells its stream and its number.
+            stream, high, low, *rest = batch["input_ids"][row].tolist()
+            assert plan.streams[batch["stream"][row]] == list(SIZES)[stream]
+            assert 256 * high + low == batch["sample"][row]
+            assert rest == [0, 1, 2, 3, 4]
+
+
+def test_shares_are_exact_at_every_batch(catalog):
+    """M1, counted from what is read."""
+    plan = plan_of(catalog, batches=60, batch_size=7)
+    drawn = np.zeros(5)
+    for number, batch in enumerate(global_batches(plan), start=1):
+        drawn += np.bincount(batch["stream"].numpy(), minlength=5)
+        assert np.abs(drawn - number * 7 * plan.proportions).max() < 1
+
+
+def test_no_sample_comes_again_before_its_stream_is_through(catalog):
+    """M2, and M3: no sample more often than its budget, rounded up."""
+    plan = plan_of(catalog, batches=60, max_repeats={"eu.tales": 2.5, "*": 9})
+    seen: Counter = Counter()
+    for batch in global_batches(plan):
+        for stream, sample, repeat in zip(*told(batch), strict=True):
+            assert seen[stream, sample] == repeat
+            seen[stream, sample] += 1
+            complete = min(seen[stream, row] for row in range(plan.sizes[stream]))
+            assert repeat <= complete
+    eu = plan.streams.index("eu.tales")
+    assert sum(count for (stream, _), count in seen.items() if stream == eu) == int(2.5 * 23)
+    assert max(seen.values()) <= 9
+
+
+@pytest.mark.parametrize(("world_size", "num_workers"), [(1, 0), (2, 0), (3, 0), (4, 0), (12, 0), (1, 1), (2, 2)])
+def test_ranks_and_workers_read_the_same_global_batches(catalog, world_size, num_workers):
+    """M4, with a change of weights on the way (M6)."""
+    plan = plan_of(catalog)
+    changes = {5: OTHER, 11: WEIGHTS}
+    alone = [told(batch) for batch in global_batches(plan, weights=changes)]
+    assert [told(batch) for batch in global_batches(plan, world_size, num_workers, weights=changes)] == alone
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_restored_at_every_position_it_goes_on_exactly(catalog, num_workers):
+    """M5, with weights pending and acting; with workers, prefetched batches are not in the state."""
+    plan = plan_of(catalog, batches=14 if num_workers else 25, max_repeats=6)
+
+    def change(loader, position):
+        if position in (3, 4, 9):
+            loader.set_weights(OTHER if position % 2 else WEIGHTS)
+
+    check_resumable(lambda: MixtureLoader(plan, 0, 1, num_workers, weight_lag=4), told, change)
+
+
+def test_a_checkpoint_may_change_ranks_and_workers(catalog):
+    """M4 and M5 together: 1 rank, then 2 with workers, then 4, read what one rank reads alone."""
+    plan = plan_of(catalog, batches=30)
+    alone = [told(batch) for batch in global_batches(plan)]
+    loader = MixtureLoader(plan)
+    read = [told(batch) for _, batch in zip(range(9), loader, strict=False)]
+    state = loader.state_dict()
+    for world_size, num_workers, count in ((2, 1, 8), (4, 0, 30)):
+        loaders = [MixtureLoader(plan, rank, world_size, num_workers) for rank in range(world_size)]
+        for loader in loaders:
+            loader.load_state_dict(state)
+        for parts in zip(*loaders, strict=True):
+            read.append(told({key: torch.cat([part[key] for part in parts]) for key in parts[0]}))
+            if len(read) == 9 + count:
+                break
+        states = {loader.state_dict() for loader in loaders}
+        assert len(states) == 1
+        state = states.pop()
+    assert read == alone
+
+
+def test_weights_act_at_the_batch_that_was_told(catalog):
+    """M6: the batch is returned, is the same with and without workers, and shares change from it on."""
+    plan = plan_of(catalog, batches=40)
+    loader = MixtureLoader(plan, weight_lag=6)
+    batches = []
+    for batch in loader:
+        batches.append(batch)
+        if len(batches) == 10:
+            assert loader.set_weights(OTHER) == 16
+    before = torch.cat([batch["stream"] for batch in batches[:16]]).bincount() / (16 * 12)
+    after = torch.cat([batch["stream"] for batch in batches[16:]]).bincount() / (24 * 12)
+    assert before.tolist() == pytest.approx(list(WEIGHTS.values()), abs=1 / (16 * 12))
+    assert after.tolist() == pytest.approx(list(OTHER.values()), abs=2 / (24 * 12))
+
+
+def test_replaying_the_changes_gives_the_same_data(catalog):
+    """M6: a log of (batch, weights) is enough."""
+    plan = plan_of(catalog, batches=40)
+    loader = MixtureLoader(plan, weight_lag=3)
+    log, first = [], []
+    for batch in loader:
+        first.append(told(batch))
+        if len(first) in (4, 5, 20):
+            new = OTHER if len(first) % 2 else WEIGHTS
+            log.append((loader.set_weights(new), new))
+    again = MixtureLoader(plan, weight_lag=3)
+    for at_batch, new in log:
+        again.set_weights(new, at_batch)
+    assert [told(batch) for batch in again] == first
+
+
+def test_a_second_change_for_a_batch_replaces_the_first(catalog):
+    loader = MixtureLoader(plan_of(catalog), weight_lag=2)
+    loader.set_weights(OTHER, 5)
+    loader.set_weights(WEIGHTS, 5)
+    assert json.loads(loader.state_dict())["pending"] == [[5, WEIGHTS]]
+
+
+def test_bad_changes_are_refused(catalog):
+    loader = MixtureLoader(plan_of(catalog), weight_lag=4)
+    with pytest.raises(StateError, match=r"at_batch=3, but 0 batches are consumed .* choose 4 or later"):
+        loader.set_weights(OTHER, 3)
+    with pytest.raises(WeightsError, match="no weight for"):
+        loader.set_weights({"ca.tales": 1.0})
+    with pytest.raises(WeightsError, match="nan"):
+        loader.set_weights({**OTHER, "ca.tales": float("nan")})
+
+
+def test_every_rank_reads_a_fair_sample(catalog):
+    """M10: with four equal weights and four ranks, peers give every rank one stream (FACTS 7)."""
+    four = Catalog(catalog.root, {name: catalog[name] for name in list(SIZES)[:4]})
+    plan = plan_of(four, batches=200, batch_size=4, weights="uniform")
+    for rank in range(4):
+        streams = torch.cat([batch["stream"] for batch in MixtureLoader(plan, rank, 4)])
+        counts = streams.bincount(minlength=4)
+        # 200 draws of one row out of four, each a quarter: a standard deviation is 6.
+        assert counts.min() > 50 - 5 * 6.2
+        assert counts.max() < 50 + 5 * 6.2
+
+
+def test_a_state_is_small_and_starting_from_it_costs_nothing(catalog):
+    """M5 and M7: state and start do not grow with the position."""
+    plan = plan_of(catalog, batches=2_000_000)
+    loader = MixtureLoader(plan)
+    state = json.loads(loader.state_dict())
+    fresh_bytes = len(loader.state_dict())
+    batch = 1_500_000
+    state["batch"] = batch
+    state["drawn"] = [int(p * batch * 12) for p in plan.proportions]
+    state["drawn"][0] += batch * 12 - sum(state["drawn"])
+    state["owed"] = [int(s) * batch * 12 - d * UNIT for s, d in zip(plan.shares, state["drawn"], strict=True)]
+    loader.load_state_dict(json.dumps(state))
+    assert len(loader.state_dict()) < fresh_bytes + 200
+    assert fresh_bytes < 4000
+    first = next(iter(loader))
+    assert first["repeat"].max() > 10_000
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_history_of_weights_keeps_the_invariants(catalog, data):
+    """M1 (to the measured bound under changes), M2, M3, M5 and M6 together, over random runs."""
+    batch_size = data.draw(st.sampled_from([5, 8, 24]))
+    repeats = data.draw(st.sampled_from([None, 12.0, 30.0]))
+    plan = plan_of(catalog, 30, batch_size, "uniform", max_repeats=repeats, floor=0.02)
+    changes = data.draw(st.dictionaries(st.integers(0, 25), st.lists(st.floats(0.01, 1), min_size=5, max_size=5)))
+    stop = data.draw(st.integers(1, 29))
+
+    def act(loader):
+        new = changes.get(loader.ledger().batch)
+        if new is not None:
+            loader.set_weights(dict(zip(plan.streams, (np.array(new) / sum(new)).tolist(), strict=True)))
+
+    def read(loader):
+        out = []
+        act(loader)
+        for batch in loader:
+            out.append(told(batch))
+            assert np.abs(loader.ledger().owed).max() < 1.2 * UNIT
+            if len(out) == stop and loader.ledger().batch == stop:
+                states.append(loader.state_dict())
+            act(loader)
+        return out
+
+    states: list[str] = []
+    whole = read(MixtureLoader(plan, weight_lag=2))
+    seen: Counter = Counter()
+    for batch in whole:
+        for stream, sample, repeat in zip(*batch, strict=True):
+            assert seen[stream, sample] == repeat
+            seen[stream, sample] += 1
+    assert all(count <= np.ceil(repeats or 1000) for count in seen.values())
+    resumed = MixtureLoader(plan, weight_lag=2)
+    resumed.load_state_dict(states[0])
+    assert read(resumed) == whole[stop:]
+
+
+def test_the_end_is_clean_and_is_told(catalog):
+    loader = MixtureLoader(plan_of(catalog, batches=3))
+    assert len(list(loader)) == len(loader) == 3
+    with pytest.raises(PlanSpentError, match=r"all 3 batches of the plan have been read \(288 tokens\)"):
+        next(iter(loader))
+    state = loader.state_dict()
+    after = MixtureLoader(plan_of(catalog, batches=3))
+    after.load_state_dict(state)
+    assert list(after) == []
+    with pytest.raises(PlanSpentError):
+        list(after)
+
+
+def test_a_break_does_not_lose_a_batch(catalog):
+    plan = plan_of(catalog, batches=10)
+    loader = MixtureLoader(plan)
+    read = []
+    for batch in loader:
+        read.append(told(batch))
+        if len(read) == 4:
+            break
+    read += [told(batch) for batch in loader]
+    assert read == [told(batch) for batch in MixtureLoader(plan)]
+
+
+def test_streams_that_are_spent_end_the_run_with_a_warning(catalog):
+    plan = plan_of(catalog, batches=40, max_repeats={"eu.tales": 4})
+    loader = MixtureLoader(plan, weight_lag=0)
+    read = 0
+    only = dict.fromkeys(plan.streams, 0.0) | {"eu.tales": 1.0}
+    with pytest.warns(UserWarning, match=r"ends after \d+ of 40 batches: .* used up their repeat budgets"):
+        for _ in loader:
+            read += 1
+            if read == 5:
+                loader.set_weights(only)
+    assert loader.ledger().drawn[plan.streams.index("eu.tales")] <= 4 * 23
+    assert 5 < read < 40
+
+
+def test_ranks_that_cannot_share_a_batch_are_refused(catalog):
+    plan = plan_of(catalog)
+    with pytest.raises(MixtureError, match="dealt to 5 ranks evenly; it can to 1, 2, 3, 4, 6, 12"):
+        MixtureLoader(plan, 0, 5)
+    with pytest.raises(MixtureError, match="rank=2 of world_size=2"):
+        MixtureLoader(plan, 2, 2)
+
+
+def test_workers_that_would_read_beyond_the_lag_are_refused(catalog):
+    with pytest.raises(MixtureError, match="num_workers=3 read at least 3 batches ahead, .* weight_lag of at least 3"):
+        MixtureLoader(plan_of(catalog), num_workers=3, weight_lag=2)
+
+
+def test_what_comes_with_object_stores_is_refused(catalog):
+    with pytest.raises(MixtureError, match="this version reads local streams"):
+        MixtureLoader(plan_of(catalog), cache_dir="somewhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 3}, "seed was 17, is 3"),
+        ({"weights": OTHER}, r"stream ca.tales weight was 0\.3, is 0\.05"),
+        ({"batches": 31}, "num_batches was 30, is 31"),
+        ({"max_repeats": 50}, r"stream ca.tales max_repeats was None, is 50\.0"),
+    ],
+)
+def test_a_state_of_another_plan_is_refused_with_the_difference(catalog, change, message):
+    state = MixtureLoader(plan_of(catalog)).state_dict()
+    with pytest.raises(StateError, match=message):
+        MixtureLoader(plan_of(catalog, **change)).load_state_dict(state)
+
+
+def test_a_state_of_other_streams_is_refused(catalog):
+    state = MixtureLoader(plan_of(catalog)).state_dict()
+    fewer = Catalog(catalog.root, {name: catalog[name] for name in list(SIZES)[:4]})
+    loader = MixtureLoader(plan_of(fewer, weights="uniform"))
+    with pytest.raises(StateError, match="stream gl.tales is gone"):
+        loader.load_state_dict(state)
+    with pytest.raises(StateError, match="stream gl.tales is new"):
+        MixtureLoader(plan_of(catalog)).load_state_dict(loader.state_dict())
+
+
+@pytest.mark.parametrize("state", ["", "{", "[]", '{"format": "x", "version": 1}'])
+def test_what_is_no_state_is_refused(catalog, state):
+    with pytest.raises(StateError):
+        MixtureLoader(plan_of(catalog)).load_state_dict(state)
+
+
+@pytest.fixture
+def copied(streams, tmp_path) -> Path:
+    shutil.copytree(streams, tmp_path / "streams")
+    return tmp_path / "streams"
+
+
+def test_a_stream_that_changed_since_the_plan_is_refused(copied, edit_json):
+    plan = plan_of(Catalog.open(copied))
+
+    def change(index):
+        index["shards"][0]["raw_data"]["hashes"]["xxh64"] = "0"
+
+    edit_json(copied / "eu.tales" / "index.json", change)
+    with pytest.raises(StreamError, match=r"stream 'eu.tales' has changed since the plan was made: fingerprint"):
+        MixtureLoader(plan)
+
+
+def test_a_truncated_or_missing_shard_is_refused_before_the_run(copied):
+    plan = plan_of(Catalog.open(copied))
+    shard = copied / "gl.tales" / "shard.00002.mds"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+    with pytest.raises(ShardError, match=r"shard.00002.mds: \d+ bytes, index.json says \d+ bytes"):
+        MixtureLoader(plan)
+    shard.unlink()
+    with pytest.raises(ShardError, match=r"shard.00002.mds: no such file, index.json says"):
+        MixtureLoader(plan)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_shard_truncated_during_the_run_ends_it_with_its_name(copied, num_workers):
+    plan = plan_of(Catalog.open(copied), batches=200)
+    loader = MixtureLoader(plan, num_workers=num_workers)
+    shard = copied / "en.tales" / "shard.00030.mds"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ShardError, match=r"shard.00030.mds"):
+        for _ in loader:
+            pass
+
+
+def test_ranks_come_from_the_launcher_or_torch_distributed(catalog, monkeypatch):
+    plan = plan_of(catalog)
+    second = next(iter(MixtureLoader(plan, 1, 2)))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert told(next(iter(MixtureLoader(plan)))) == told(second)
+
+
+def test_two_processes_read_the_same_as_one(catalog, tmp_path):
+    """M4 with torch.distributed, in processes of their own, with other hash seeds."""
+    plan = plan_of(catalog, batches=6)
+    plan.save(tmp_path / "plan.json")
+    script = tmp_path / "read.py"
+    script.write_text(
+        "import json, sys, torch\n"
+        "import torch.distributed as dist\n"
+        "from mixstream import Plan\n"
+        "from mixstream.loader import MixtureLoader\n"
+        "dist.init_process_group('gloo')\n"
+        "batches = [b['sample'].tolist() for b in MixtureLoader(Plan.load(sys.argv[1]))]\n"
+        "json.dump(batches, open(f'{sys.argv[1]}.{dist.get_rank()}', 'w'))\n"
+        "dist.destroy_process_group()\n"
+    )
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    subprocess.run(
+        [sys.executable, *command, str(tmp_path / "plan.json")],
+        check=True,
+        timeout=120,
+        capture_output=True,
+        env={**os.environ, "PYTHONHASHSEED": "123", "OMP_NUM_THREADS": "1"},
+    )
+    parts = [json.loads((tmp_path / f"plan.json.{rank}").read_text()) for rank in range(2)]
+    alone = [batch["sample"].tolist() for batch in MixtureLoader(plan)]
+    assert [first + second for first, second in zip(*parts, strict=True)] == alone
+    assert mixstream.__version__

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from mixstream.errors import WeightsError
+from mixstream.mixture.weights import natural, resolve_weights, temperature, uniform, unimax
+
+SIZES = np.array([1, 5, 20, 100, 1000.0])
+TOKENS = {"a": 1, "b": 5, "c": 20, "d": 100, "e": 1000}
+
+
+def test_natural_and_uniform():
+    assert natural(SIZES) == pytest.approx(SIZES / 1126)
+    assert uniform(SIZES) == pytest.approx([0.2] * 5)
+
+
+def test_temperature_fixture():
+    """PAPERS 7.2, [M]."""
+    assert temperature(SIZES, 0.3) == pytest.approx([0.058818, 0.095325, 0.144485, 0.234160, 0.467212], abs=1e-6)
+    assert temperature(SIZES, 0.7) == pytest.approx([0.006126, 0.018900, 0.049877, 0.153878, 0.771219], abs=1e-6)
+    assert temperature(SIZES, 1) == pytest.approx(natural(SIZES))
+    assert temperature(SIZES, 0) == pytest.approx(uniform(SIZES))
+
+
+def test_unimax_fixture():
+    """PAPERS 7.3, [M]: budget 200, 4 repeats."""
+    assert unimax(SIZES, 4, 200) == pytest.approx([0.02, 0.1, 0.293333, 0.293333, 0.293333], abs=1e-6)
+
+
+def test_specs_are_resolved(tmp_path):
+    assert resolve_weights("temperature:0.3", TOKENS, 1) == pytest.approx(temperature(SIZES, 0.3))
+    assert resolve_weights("unimax:4", TOKENS, 200) == pytest.approx(unimax(SIZES, 4, 200))
+    given = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4, "e": 0.0}
+    assert resolve_weights(given, TOKENS, 1) == pytest.approx(list(given.values()))
+    path = tmp_path / "weights.json"
+    path.write_text(json.dumps({"weights": given}))
+    assert resolve_weights(path, TOKENS, 1) == pytest.approx(list(given.values()))
+    path.write_text(json.dumps(given))
+    assert resolve_weights(str(path), TOKENS, 1) == pytest.approx(list(given.values()))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("unifrom", r"neither a file nor one of the rules .*; did you mean 'uniform'"),
+        ("temperature:hot", "expected a number after the colon"),
+        ("temperature:-1", "finite number of at least 0"),
+        ("unimax:0", "finite number above 0"),
+    ],
+)
+def test_bad_specs_are_refused(spec, message):
+    with pytest.raises(WeightsError, match=message):
+        resolve_weights(spec, TOKENS, 1)
+
+
+def test_a_file_that_holds_no_weights_is_refused(tmp_path):
+    path = tmp_path / "weights.json"
+    path.write_text("[1, 2]")
+    with pytest.raises(WeightsError, match="expected {name: weight}"):
+        resolve_weights(path, TOKENS, 1)
+    path.write_text("{")
+    with pytest.raises(WeightsError, match="not a JSON file"):
+        resolve_weights(path, TOKENS, 1)

@@ -1,0 +1,206 @@
+"""Runs under Composer, in this process: what they leave behind, how they go on, what they refuse."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from tiny import RUN, XDOGE, chain, save, single
+
+from mixstream.callbacks.exposure import Exposure
+from mixstream.errors import MixstreamError, ScoreError, StateError, StreamError
+from mixstream.methods.history import read_history
+from mixstream.mixture.plan import Plan
+from mixstream.runs.chain import run_recipe
+from mixstream.runs.folder import Result, RunFolder
+from mixstream.runs.recipe import load_recipe
+
+
+def run(tmp_path, content):
+    return run_recipe(load_recipe(save(tmp_path / "recipe.yaml", content)), lambda name, run: None)
+
+
+def metrics_of(folder: Path) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = {}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        for name, value in entry["metrics"].items():
+            assert entry["batch"] not in found.setdefault(name, {}), f"{name} is logged twice"
+            found[name][entry["batch"]] = value
+    return found
+
+
+def test_a_base_run_leaves_what_a_person_and_a_report_need(streams, tmp_path):
+    result = run(tmp_path, single(streams, tmp_path / "run"))["base"]
+    assert (result.batches, result.tokens, result.ranks) == (24, 24 * 80, 1)
+    assert set(result.heldout) == set(Plan.load(tmp_path / "run" / "plan.json").streams)
+    assert set(result.languages) == {"ca", "en", "es", "eu", "gl"}
+    one = result.heldout["eu.tales"]
+    assert one.num_tokens == 6 * 8
+    # conftest: 7 of 8 tokens are bytes.
+    assert one.bits_per_byte == pytest.approx(one.nats_per_token * 8 / 7 / math.log(2))
+    metrics = metrics_of(tmp_path / "run")
+    assert sorted(metrics["loss/train/total"]) == list(range(1, 25))
+    assert metrics["loss/train/total"][24] < metrics["loss/train/total"][1]
+    # The streams' losses are means over rows whose mean is the total.
+    shares = [metrics[f"exposure/read/{name}"][24] for name in result.heldout]
+    losses = [metrics[f"exposure/loss/{name}"][24] for name in result.heldout]
+    total = [metrics["loss/train/total"][batch] for batch in range(21, 25)]
+    assert sum(s * x for s, x in zip(shares, losses, strict=True)) == pytest.approx(sum(total) / 4, rel=1e-5)
+    assert sum(shares) == pytest.approx(1)
+    assert metrics["exposure/repeats/eu.tales"][24] == pytest.approx(48 / 23, abs=1 / 23)
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["ba20-rank0.pt", "ba24-rank0.pt"]
+    # It has ended: a second call trains nothing.
+    assert run(tmp_path, single(streams, tmp_path / "run"))["base"] == result
+
+
+def test_a_proxy_learns_weights_that_its_loader_follows(streams, tmp_path):
+    run(tmp_path, single(streams, tmp_path / "run", xdoge=XDOGE))
+    history = read_history(tmp_path / "run" / "weights.jsonl")
+    assert [update.batch for update in history] == [0, 3, 6, 9, 12, 15, 18, 21]
+    assert [update.at_batch for update in history[1:]] == [5, 8, 11, 14, 17, 20, 23]
+    for update in history:
+        assert math.fsum(update.weights.values()) == pytest.approx(1, abs=1e-9)
+        assert min(update.weights.values()) >= 0.05 - 1e-12
+    assert history[-1].weights != history[0].weights
+    metrics = metrics_of(tmp_path / "run")
+    last = history[-1].weights
+    for name, weight in last.items():
+        assert metrics[f"xdoge/weight/{name}"][21] == weight
+        assert metrics[f"exposure/asked/{name}"][24] == pytest.approx(weight)
+
+
+class PowerCut(BaseException):
+    pass
+
+
+def test_a_run_that_was_cut_goes_on_exactly(streams, tmp_path, monkeypatch):
+    """Cut between two checkpoints, of a proxy: what it reads, learns and logs is as if it had never stopped."""
+    run(tmp_path, single(streams, tmp_path / "whole", xdoge=XDOGE))
+    seen: list[int] = []
+
+    def cut(self, state, logger):
+        seen.append(int(state.timestamp.batch))
+        if seen[-1] == 13 and len(seen) < 20:
+            raise PowerCut
+
+    monkeypatch.setattr(Exposure, "batch_start", cut, raising=False)
+    with pytest.raises(PowerCut):
+        run(tmp_path, single(streams, tmp_path / "cut", xdoge=XDOGE))
+    (tmp_path / "cut" / "checkpoints" / "ba12-rank0.pt").write_bytes(b"half a checkpoint")
+    assert RunFolder(tmp_path / "cut").newest_checkpoint().name == "ba10-rank0.pt"
+    monkeypatch.setattr(Exposure, "batch_start", lambda self, state, logger: seen.append(int(state.timestamp.batch)))
+    run(tmp_path, single(streams, tmp_path / "cut", xdoge=XDOGE))
+    assert seen == [*range(14), *range(10, 24)]
+    ours, theirs = (tmp_path / name / "weights.jsonl" for name in ("cut", "whole"))
+    assert ours.read_text() == theirs.read_text()
+    cut_metrics, whole_metrics = metrics_of(tmp_path / "cut"), metrics_of(tmp_path / "whole")
+    for metrics in (cut_metrics, whole_metrics):
+        del metrics["xdoge/seconds"]
+    assert cut_metrics == whole_metrics
+
+
+@pytest.mark.parametrize("checkpoint_batches", [5, 6])
+@pytest.mark.filterwarnings("ignore:No batches were trained")
+def test_a_run_cut_after_its_last_batch_only_ends(streams, tmp_path, monkeypatch, checkpoint_batches):
+    """Its last checkpoint is of the end of the epoch, or, where the interval divides the run, of its last batch.
+
+    StreamingDataset replays the whole epoch from the first of these (FACTS 5).
+    """
+    training = RUN["training"] | {"checkpoint_batches": checkpoint_batches}
+    content = single(streams, tmp_path / "run", training=training)
+    whole = run(tmp_path, content)["base"]
+    (tmp_path / "run" / "result.json").unlink()
+    monkeypatch.setattr(Exposure, "batch_start", lambda self, state, logger: pytest.fail("trains"), raising=False)
+    again = run(tmp_path, content)["base"]
+    assert again.heldout == whole.heldout
+    assert again.batches == 24
+
+
+def test_the_chain_learns_averages_and_compares(streams, tmp_path):
+    names = []
+    recipe = load_recipe(save(tmp_path / "recipe.yaml", chain(streams, tmp_path / "out")))
+    results = run_recipe(recipe, lambda name, run: names.append((name, run.plan)))
+    assert [name for name, _ in names] == list(results) == ["proxy", "base", "uniform"]
+    learnt = json.loads((tmp_path / "out" / "weights.json").read_text())["weights"]
+    plans = dict(names)
+    assert plans["base"].weights.tolist() == list(learnt.values())
+    assert plans["uniform"].weights.tolist() == pytest.approx([0.2] * 5)
+    assert plans["base"].seed == plans["uniform"].seed
+    assert {name: result.tokens for name, result in results.items()} == dict.fromkeys(results, 24 * 80)
+
+
+def test_a_chain_that_cannot_end_is_refused_before_the_proxy_trains(streams, tmp_path):
+    content = chain(streams, tmp_path / "out")
+    content["base"]["mixture"] = content["base"]["mixture"] | {"max_repeats": 0.01}
+    with pytest.raises(MixstreamError, match="repeat budgets of its 5 streams supply"):
+        run(tmp_path, content)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_recipe_in_the_same_folder_is_refused(streams, tmp_path):
+    run(tmp_path, single(streams, tmp_path / "run"))
+    changed = RUN["training"] | {"learning_rate": 0.02}
+    with pytest.raises(StateError, match=r"training.learning_rate was 0\.01, is 0\.02; choose another folder"):
+        run(tmp_path, single(streams, tmp_path / "run", training=changed))
+    # How fast it runs may change.
+    faster = RUN["training"] | {"microbatch_size": 10, "num_workers": 1}
+    assert isinstance(run(tmp_path, single(streams, tmp_path / "run", training=faster))["base"], Result)
+
+
+def test_streams_without_a_known_vocabulary_train_no_model(streams, tmp_path):
+    import shutil
+
+    shutil.copytree(streams, tmp_path / "plain")
+    for manifest in (tmp_path / "plain").rglob("stream.json"):
+        manifest.unlink()
+    with pytest.raises(StreamError, match="tokenizer is unknown"):
+        run(tmp_path, single(tmp_path / "plain", tmp_path / "run"))
+
+
+def test_streams_without_held_out_splits_are_trained_on_and_not_measured(streams, tmp_path):
+    import shutil
+
+    shutil.copytree(streams, tmp_path / "streams")
+    for heldout in (tmp_path / "streams").glob("*/heldout"):
+        shutil.rmtree(heldout)
+    result = run(tmp_path, single(tmp_path / "streams", tmp_path / "run"))["base"]
+    assert result.heldout == result.languages == {}
+
+
+def test_a_checkpoint_of_another_plan_is_refused(streams, tmp_path):
+    """By the loader's state: a plan whose recipe file was changed by hand."""
+    run(tmp_path, single(streams, tmp_path / "run"))
+    (tmp_path / "run" / "result.json").unlink()
+    (tmp_path / "run" / "recipe.yaml").unlink()
+    with pytest.raises(StateError, match="the state belongs to another plan: seed was 5, is 6"):
+        run(tmp_path, single(streams, tmp_path / "run", seed=6))
+
+
+def test_a_model_whose_loss_is_one_number_is_refused(streams, tmp_path, monkeypatch):
+    from composer.models import HuggingFaceModel
+
+    from mixstream.runs.model import CausalLM
+
+    monkeypatch.setattr(CausalLM, "loss", lambda self, outputs, batch: outputs["logits"].mean())
+    assert issubclass(CausalLM, HuggingFaceModel)
+    with pytest.raises(ScoreError, match=r"the model's loss is \(\), expected one number for each of 5 rows"):
+        run(tmp_path, single(streams, tmp_path / "run"))
+
+
+def test_scores_that_are_not_finite_end_the_run(streams, tmp_path, monkeypatch):
+    import mixstream.callbacks.xdoge as callback
+
+    scores = callback.backward_scores
+
+    def broken(*arguments):
+        measured = scores(*arguments)
+        measured.scores[0] = float("nan")
+        return measured
+
+    monkeypatch.setattr(callback, "backward_scores", broken)
+    with pytest.raises(ScoreError, match="scores are not finite"):
+        run(tmp_path, single(streams, tmp_path / "run", xdoge=XDOGE))
+    assert len(read_history(tmp_path / "run" / "weights.jsonl")) == 1

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from conftest import SIZES, write_stream
+
+from mixstream import Catalog
+from mixstream.errors import FormatError, ShardError, StreamError
+from mixstream.streams.writer import StreamWriter
+
+
+def test_a_catalog_tells_its_streams(catalog, streams):
+    assert len(catalog) == 5
+    assert catalog.names == tuple(SIZES)
+    assert catalog.sizes == SIZES
+    assert catalog.tokens == {name: 8 * size for name, size in SIZES.items()}
+    assert catalog["eu.tales"].language == "eu"
+    assert catalog["eu.tales"].domain == "tales"
+    assert [stream.name for stream in catalog] == list(SIZES)
+    assert catalog.root == streams
+
+
+def test_held_out_splits_are_catalogs_too(streams):
+    heldout = Catalog.open(streams, split="heldout")
+    assert list(heldout.sizes.values()) == [3, 4, 5, 6, 7]
+
+
+def test_a_single_stream_is_a_catalog_of_one(streams):
+    one = Catalog.open(streams / "eu.tales")
+    assert one.names == ("eu.tales",)
+    assert one.root == streams
+
+
+def test_a_plain_mds_directory_is_a_stream(tmp_path, streams):
+    """Named after its folder, sized from index.json; what nobody wrote down is unknown."""
+    shutil.copytree(streams / "eu.tales", tmp_path / "basque-web")
+    (tmp_path / "basque-web" / "stream.json").unlink()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "README").write_text("not a stream")
+    catalog = Catalog.open(tmp_path)
+    assert catalog.sizes == {"basque-web": 23}
+    stream = catalog["basque-web"]
+    assert (stream.language, stream.domain, stream.tokenizer, stream.tokens_per_byte) == (None, None, None, None)
+
+
+def test_an_unknown_stream_is_told_with_the_nearest(catalog):
+    with pytest.raises(StreamError, match=r"holds no stream 'eu.tale'; did you mean 'eu.tales'"):
+        catalog["eu.tale"]
+
+
+def test_what_is_no_catalog_is_refused(tmp_path):
+    with pytest.raises(StreamError, match="no such folder; `mixstream convert`"):
+        Catalog.open(tmp_path / "nowhere")
+    with pytest.raises(StreamError, match="holds no stream, that is no folder with an index.json"):
+        Catalog.open(tmp_path)
+    with pytest.raises(StreamError, match="holds no stream with a 'heldout' split"):
+        write_stream(tmp_path, "eu.a", 0, 5)
+        Catalog.open(tmp_path, split="heldout")
+    with pytest.raises(StreamError, match="not from object stores"):
+        Catalog.open("s3://bucket/streams")
+
+
+def test_a_manifest_that_disagrees_with_the_index_is_refused(tmp_path, edit_json):
+    write_stream(tmp_path, "eu.a", 0, 5)
+    edit_json(tmp_path / "eu.a" / "stream.json", lambda m: m.update(num_samples=6))
+    with pytest.raises(StreamError, match="stream.json says 6 samples of 8 tokens, index.json says 5 of 8"):
+        Catalog.open(tmp_path)
+    edit_json(tmp_path / "eu.a" / "stream.json", lambda m: m.update(langauge="eu"))
+    with pytest.raises(FormatError, match=r"unknown key 'langauge'; did you mean 'language'"):
+        Catalog.open(tmp_path)
+
+
+def test_missing_and_truncated_shards_are_found_without_reading(tmp_path):
+    write_stream(tmp_path, "eu.a", 0, 30)
+    stream = Catalog.open(tmp_path)["eu.a"]
+    stream.check_files()
+    shard = tmp_path / "eu.a" / "shard.00003.mds"
+    shard.write_bytes(shard.read_bytes() + b"x")
+    with pytest.raises(ShardError, match=r"shard.00003.mds: \d+ bytes, index.json says"):
+        stream.check_files()
+
+
+def test_a_stream_is_written_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError, match="power cut"), StreamWriter(tmp_path / "eu.a", "uint16", 8) as writer:
+        writer.write("train", np.zeros(8, np.uint16))
+        raise RuntimeError("power cut")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_conversion_left_is_cleaned_and_never_taken_for_a_stream(tmp_path):
+    dead = tmp_path / ".eu.a.tmp-999999999"
+    shutil.copytree(_made(tmp_path / "elsewhere") / "eu.a", dead)
+    alive = tmp_path / f".eu.a.tmp-{os.getppid()}"
+    alive.mkdir()
+    with pytest.raises(StreamError, match="holds no stream"):
+        Catalog.open(_hidden_only(tmp_path, dead))
+    write_stream(tmp_path, "eu.a", 0, 9)
+    assert not dead.exists()
+    assert alive.exists()  # another process is writing it
+
+
+def _made(root):
+    root.mkdir()
+    write_stream(root, "eu.a", 0, 9)
+    return root
+
+
+def _hidden_only(tmp_path, dead):
+    folder = tmp_path / "hidden"
+    folder.mkdir()
+    shutil.copytree(dead, folder / dead.name)
+    return folder

@@ -1,0 +1,204 @@
+"""The shard reader equals streaming's, and refuses what is not what index.json says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mixstream.errors import ShardError, StreamError
+from mixstream.streams.catalog import open_stream
+from mixstream.streams.index import read_index
+from mixstream.streams.shard import find_token_column
+
+RNG = np.random.default_rng(0)
+
+
+def rows(dtype, count=40, length=16):
+    return RNG.integers(0, 120, (count, length)).astype(dtype)
+
+
+LAYOUTS = {
+    "fixed uint16": ({"tokens": "ndarray:uint16:16"}, lambda i, t: {"tokens": t}),
+    "fixed int64": ({"input_ids": "ndarray:int64:16"}, lambda i, t: {"input_ids": t}),
+    "dynamic shape": ({"tokens": "ndarray:int32"}, lambda i, t: {"tokens": t}),
+    "fixed among variable": (
+        {"a_text": "str", "tokens": "ndarray:uint32:16", "z": "json"},
+        lambda i, t: {"a_text": "x" * i, "tokens": t, "z": {"i": i}},
+    ),
+    "fixed after fixed": ({"n": "int", "tokens": "ndarray:uint16:16"}, lambda i, t: {"n": i, "tokens": t}),
+    "dynamic among variable": (
+        {"a": "bytes", "tokens": "ndarray:uint16", "u": "int"},
+        lambda i, t: {"a": b"y" * (i % 5), "tokens": t, "u": i},
+    ),
+}
+
+
+@pytest.fixture(params=LAYOUTS)
+def plain(request, tmp_path):
+    """A plain MDS directory as others write it, in several layouts; with the tokens that went in."""
+    from streaming import MDSWriter
+
+    columns, sample_of = LAYOUTS[request.param]
+    encoding = next(e for name, e in columns.items() if name in ("tokens", "input_ids"))
+    tokens = rows(encoding.split(":")[1])
+    with MDSWriter(out=str(tmp_path / "c4"), columns=columns, size_limit=700) as writer:
+        for i, row in enumerate(tokens):
+            writer.write(sample_of(i, row))
+    return tmp_path / "c4", tokens
+
+
+def test_every_layout_is_read_as_streaming_reads_it(plain):
+    from streaming.base.format import reader_from_json
+
+    directory, tokens = plain
+    stream = open_stream("c4", directory)
+    entries = json.loads((directory / "index.json").read_text())["shards"]
+    assert stream.num_samples == len(tokens)
+    assert stream.sequence_length == 16
+    shards = stream.open_shards()
+    assert len(stream.index.files) > 2
+    row = 0
+    for number, count in enumerate(stream.index.shard_samples):
+        theirs = reader_from_json(str(directory), "", entries[number])
+        found = shards[number].read(np.arange(count))
+        for i in range(count):
+            assert found[i].tolist() == tokens[row].tolist() == theirs[i][stream.column.name].tolist()
+            row += 1
+
+
+def test_samples_of_several_lengths_are_refused(tmp_path):
+    from streaming import MDSWriter
+
+    with MDSWriter(out=str(tmp_path / "c4"), columns={"tokens": "ndarray:int32"}) as writer:
+        for length in (5, 6):
+            writer.write({"tokens": np.arange(length, dtype=np.int32)})
+    shard = open_stream("c4", tmp_path / "c4").open_shards()[0]
+    with pytest.raises(ShardError, match=r"samples have \[5, 6\] tokens"):
+        shard.read(np.arange(2))
+
+
+@pytest.fixture
+def copied(streams, tmp_path):
+    shutil.copytree(streams / "eu.tales", tmp_path / "eu.tales")
+    return tmp_path / "eu.tales"
+
+
+def test_a_shard_with_another_number_of_samples_in_its_header_is_refused(copied):
+    shard = copied / "shard.00001.mds"
+    content = bytearray(shard.read_bytes())
+    content[0] += 1
+    shard.write_bytes(content)
+    with pytest.raises(ShardError, match=r"header says 8 samples, index.json says 7"):
+        open_stream("eu.tales", copied).open_shards()[1]
+
+
+def test_a_shard_with_offsets_that_do_not_fit_is_refused(copied):
+    shard = copied / "shard.00001.mds"
+    content = bytearray(shard.read_bytes())
+    content[8:12] = (2**31).to_bytes(4, "little")
+    shard.write_bytes(content)
+    with pytest.raises(ShardError, match="offsets do not fit"):
+        open_stream("eu.tales", copied).open_shards()[1]
+
+
+def test_samples_that_are_not_of_one_size_are_refused(copied):
+    shard = copied / "shard.00001.mds"
+    content = bytearray(shard.read_bytes())
+    second = int.from_bytes(content[8:12], "little")
+    content[8:12] = (second + 2).to_bytes(4, "little")
+    shard.write_bytes(content)
+    with pytest.raises(ShardError, match="samples are not of 16 bytes each"):
+        open_stream("eu.tales", copied).open_shards()[1]
+
+
+def test_a_shard_too_short_for_its_header_is_refused(copied, edit_json):
+    shard = copied / "shard.00000.mds"
+    shard.write_bytes(shard.read_bytes()[:20])
+
+    def shorten(index):
+        index["shards"][0]["raw_data"]["bytes"] = 20
+
+    edit_json(copied / "index.json", shorten)
+    with pytest.raises(ShardError, match="20 bytes cannot hold the header of 7 samples"):
+        open_stream("eu.tales", copied).open_shards()[0]
+
+
+def change_first(key, value):
+    def change(index):
+        shard = index["shards"][0]
+        if isinstance(key, tuple):
+            shard[key[0]][key[1]] = value
+        else:
+            shard[key] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda i: i.update(version=1), StreamError, "MDS version 1, expected 2"),
+        (lambda i: i.update(shards=[]), StreamError, "lists no shard"),
+        (lambda i: i.pop("shards"), StreamError, "has no list of shards"),
+        (lambda i: i["shards"][0].pop("raw_data"), StreamError, "entry is not MDS"),
+        (change_first("format", "csv"), StreamError, "format 'csv', expected 'mds'"),
+        (change_first("compression", "zstd:3"), StreamError, r"compressed \(zstd:3\); this version reads raw"),
+        (change_first("column_names", ["other"]), StreamError, "shards disagree in their columns"),
+        (change_first("samples", -3), ShardError, "claims -3 samples"),
+        (change_first("samples", 0), ShardError, "claims 0 samples"),
+        (change_first(("raw_data", "bytes"), -1), ShardError, "in -1 bytes"),
+        (change_first(("raw_data", "basename"), "/etc/passwd"), ShardError, "leaves the stream's directory"),
+        (change_first(("raw_data", "basename"), "../x"), ShardError, "leaves the stream's directory"),
+        (change_first(("raw_data", "basename"), "shard.00001.mds"), ShardError, "names a shard file twice"),
+    ],
+)
+def test_an_index_that_is_wrong_is_refused(copied, edit_json, change, error, message):
+    edit_json(copied / "index.json", change)
+    with pytest.raises(error, match=message):
+        read_index(copied)
+
+
+def test_an_index_that_is_missing_or_truncated_is_refused(copied):
+    path = copied / "index.json"
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(StreamError, match="not JSON .* truncated"):
+        read_index(copied)
+    path.unlink()
+    with pytest.raises(StreamError, match="is not an MDS directory"):
+        read_index(copied)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("bytes", "encoded as 'bytes'; expected ndarray:DTYPE:LENGTH"),
+        ("ndarray:uint16:4,4", "expected ndarray:DTYPE:LENGTH"),
+        ("ndarray:float32:16", "expected ndarray:DTYPE:LENGTH"),
+        ("ndarray", "expected ndarray:DTYPE:LENGTH"),
+    ],
+)
+def test_a_column_that_holds_no_row_of_integers_is_refused(copied, edit_json, encoding, message):
+    edit_json(copied / "index.json", lambda i: [s.update(column_encodings=[encoding]) for s in i["shards"]])
+    with pytest.raises(StreamError, match=message):
+        find_token_column(read_index(copied), "eu.tales")
+
+
+def test_the_token_column_is_told_apart(copied, edit_json):
+    names = {"column_names": ["input_ids", "tokens"], "column_encodings": ["ndarray:uint16:8"] * 2}
+    edit_json(copied / "index.json", lambda i: [s.update(names, column_sizes=[16, 16]) for s in i["shards"]])
+    index = read_index(copied)
+    with pytest.raises(StreamError, match="2 of the token columns tokens, input_ids .*; name the one"):
+        find_token_column(index, "eu.tales")
+    assert find_token_column(index, "eu.tales", "tokens").start == 16
+    with pytest.raises(StreamError, match="0 of the token columns ids"):
+        find_token_column(index, "eu.tales", "ids")
+
+
+def test_hashes_are_part_of_the_fingerprint(copied, edit_json):
+    before = read_index(copied).fingerprint
+    assert json.loads((copied / "index.json").read_text())["shards"][0]["raw_data"]["hashes"].keys() == {"xxh64"}
+    edit_json(copied / "index.json", change_first(("raw_data", "hashes"), {"xxh64": "0"}))
+    assert read_index(copied).fingerprint != before
