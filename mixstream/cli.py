@@ -147,12 +147,13 @@ def plan(
     from mixstream.mixture.plan import build_plan
     from mixstream.streams.catalog import Catalog
 
+    budgets = _max_repeats(max_repeats)
     decided = build_plan(
         Catalog.open(streams),
         weights=weights,
         budget_tokens=budget_tokens,
         batch_size=batch_size,
-        max_repeats=_max_repeats(max_repeats),
+        max_repeats=budgets,
         floor=floor,
         seed=seed,
     )
@@ -190,9 +191,10 @@ def train(
 
     try:
         results = run_recipe(asked, _announce)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:  # Composer makes SystemExit(128 + number) of signals
         print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
-        raise typer.Exit(130) from None
+        code = stop.code if isinstance(stop, SystemExit) else None
+        raise typer.Exit(code if isinstance(code, int) else 130) from None
     if _is_first():
         _show_results(results)
 

@@ -148,7 +148,7 @@ class Plan(Document):
                 "lanes": True,
                 "seed": True,
                 "entries": {"__all__": {"name", "num_samples", "fingerprint", "weight", "proportion", "max_repeats"}},
-            }
+            },
         )
 
     def table(self) -> list[PlanRow]:

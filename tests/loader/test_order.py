@@ -52,7 +52,7 @@ def test_a_shard_is_read_within_one_window_of_whole_shards(sizes, window):
     shard_of = np.searchsorted(starts, rows, side="right") - 1
     place = 0
     while place < order.size:
-        end = place + 1     # the shortest stretch from here that holds whole shards only
+        end = place + 1  # the shortest stretch from here that holds whole shards only
         while any((shard_of[place:end] == shard).sum() != sizes[shard] for shard in set(shard_of[place:end])):
             end += 1
         assert end - place <= window + max(sizes)

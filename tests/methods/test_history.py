@@ -36,7 +36,7 @@ def run(tmp_path):
 
 
 def test_the_last_part_is_averaged_and_becomes_a_plans_weights(run):
-    learnt = learnt_weights(run, 0.5)   # batches 10 to 19: five of 0.7, five of 0.9
+    learnt = learnt_weights(run, 0.5)  # batches 10 to 19: five of 0.7, five of 0.9
     assert learnt == pytest.approx({"ca.a": 0.8, "eu.a": 0.2})
     save_weights(run / "weights.json", learnt, "a test")
     weights = resolve_weights(run / "weights.json", {"ca.a": 1, "eu.a": 1}, 1)

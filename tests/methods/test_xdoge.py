@@ -11,9 +11,9 @@ from mixstream.errors import FloorError, ScoreError, WeightsError
 from mixstream.methods.xdoge import alignment_scores, average_weights, update_weights
 
 ALPHA = np.array([0.5, 0.3, 0.2])
-weights_and_scores = st.lists(
-    st.tuples(st.floats(1e-6, 1), st.floats(-1e3, 1e3)), min_size=1, max_size=12
-).map(lambda pairs: (np.array([w for w, _ in pairs]) / sum(w for w, _ in pairs), np.array([s for _, s in pairs])))
+weights_and_scores = st.lists(st.tuples(st.floats(1e-6, 1), st.floats(-1e3, 1e3)), min_size=1, max_size=12).map(
+    lambda pairs: (np.array([w for w, _ in pairs]) / sum(w for w, _ in pairs), np.array([s for _, s in pairs]))
+)
 
 
 def test_one_update_gives_the_published_numbers():

@@ -113,9 +113,7 @@ def apportion_slowly(owed, shares, room, batch_size):
     order = sorted((i for i in rest if rest[i] > 0), key=lambda i: (-rest[i], i))
     chosen: list[int] = []
     for ahead in range(1, LOOKAHEAD + 1):
-        falls_due = {
-            i: max((rest.get(i, -UNIT) + ahead * int(shares[i]) * batch_size) // UNIT, 0) for i in streams
-        }
+        falls_due = {i: max((rest.get(i, -UNIT) + ahead * int(shares[i]) * batch_size) // UNIT, 0) for i in streams}
         lacking = sum(falls_due.values()) - ahead * batch_size - sum(falls_due[i] > 0 for i in chosen)
         urgent = [i for i in order if falls_due[i] > 0 and i not in chosen]
         chosen += urgent[: max(0, min(lacking, left - len(chosen)))]

@@ -29,9 +29,7 @@ def test_the_table_tells_what_was_decided():
 
 def test_a_stream_past_its_budget_is_held_and_the_others_get_the_rest_in_proportion():
     """M3: eu.a may give 10 of 80 draws; ca.a and en.a share the other 70 as 1 : 2."""
-    plan = build_plan(
-        CATALOG, {"ca.a": 0.25, "en.a": 0.5, "eu.a": 0.25}, 8 * 80, 8, max_repeats={"eu.a": 2, "*": 40}
-    )
+    plan = build_plan(CATALOG, {"ca.a": 0.25, "en.a": 0.5, "eu.a": 0.25}, 8 * 80, 8, max_repeats={"eu.a": 2, "*": 40})
     assert plan.proportions == pytest.approx([70 / 3 / 80, 140 / 3 / 80, 10 / 80])
     assert plan.weights.tolist() == [0.25, 0.5, 0.25]
     assert plan.table()[2].samples == 10
@@ -141,9 +139,7 @@ def test_planned_draws_fill_the_run_within_every_budget(shards, data):
     raw = np.array(data.draw(st.lists(st.floats(0, 1), min_size=count, max_size=count)))
     assume(raw.sum() > 0)
     weights = dict(zip(catalog.names, (raw / raw.sum()).tolist(), strict=True))
-    budgets = {
-        name: data.draw(st.one_of(st.none(), st.floats(0.1, 9)), label=name) or 1000.0 for name in catalog.names
-    }
+    budgets = {name: data.draw(st.one_of(st.none(), st.floats(0.1, 9)), label=name) or 1000.0 for name in catalog.names}
     batch_size = data.draw(st.integers(1, 8))
     num_batches = data.draw(st.integers(1, 30))
     try:

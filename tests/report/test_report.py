@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import fake_catalog
+
+from mixstream import build_plan
+from mixstream.errors import FormatError
+from mixstream.report.html import heldout_table, write_report
+from mixstream.report.read import read_run
+
+CATALOG = fake_catalog({"ca.a": [100], "eu.a": [50], "eu.b": [10]})
+
+
+def make_run(folder, learnt=False, ended=True, loss=2.0):
+    folder.mkdir()
+    build_plan(CATALOG, "uniform", 8 * 10 * 20, 10, max_repeats={"eu.b": 9}).save(folder / "plan.json")
+    names = CATALOG.names
+    lines = []
+    for batch in range(1, 21):
+        lines.append({"batch": batch, "metrics": {"loss/train/total": 5 - batch / 10}})
+        if batch % 5 == 0:
+            columns = {"asked": 1 / 3, "read": 0.3, "repeats": batch / 10, "loss": 3.0}
+            lines.append(
+                {"batch": batch, "metrics": {f"exposure/{k}/{n}": v for k, v in columns.items() for n in names}}
+            )
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if learnt:
+        updates = [
+            {
+                "format": "mixstream.weights",
+                "version": 1,
+                "update": i,
+                "batch": 5 * i,
+                "at_batch": 5 * i,
+                "weights": {"ca.a": 0.5 - i / 10, "eu.a": 0.25 + i / 10, "eu.b": 0.25},
+                "scores": None,
+                "probe_losses": None,
+                "eta": None,
+                "mu": None,
+            }
+            for i in range(4)
+        ]
+        (folder / "weights.jsonl").write_text("".join(json.dumps(update) + "\n" for update in updates))
+    if ended:
+        losses = {
+            language: {"num_tokens": 80, "nats_per_token": loss + i, "bits_per_byte": None if i else loss}
+            for i, language in enumerate(("ca", "eu"))
+        }
+        result = {"format": "mixstream.result", "version": 1, "batches": 20, "tokens": 1600, "seconds": 3.5, "ranks": 1}
+        (folder / "result.json").write_text(json.dumps(result | {"heldout": {}, "languages": losses}))
+    return folder
+
+
+def test_the_report_is_one_file_with_every_picture_in_it(tmp_path):
+    runs = [make_run(tmp_path / "proxy", learnt=True), make_run(tmp_path / "base", loss=1.5)]
+    write_report(runs, tmp_path / "out" / "report.html")
+    page = (tmp_path / "out" / "report.html").read_text()
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    pngs = sorted(path.name for path in (tmp_path / "out" / "report").iterdir())
+    assert pngs == sorted(
+        ["weights-proxy.png", "heldout.png"]
+        + [f"{what}-{run}.png" for what in ("shares", "repeats", "loss") for run in ("proxy", "base")]
+    )
+    assert len(pictures) == len(pngs)
+    assert {base64.b64decode(picture) for picture in pictures} == {
+        (tmp_path / "out" / "report" / name).read_bytes() for name in pngs
+    }
+    assert not re.findall(r'(?:src|href)="(?!data:)', page), "something is loaded from elsewhere"
+    assert "learnt online, 3 updates" in page
+    assert "1,600" in page
+    assert "eu.b" in page
+
+
+def test_held_out_losses_are_compared_and_the_least_is_marked(tmp_path):
+    runs = [read_run(make_run(tmp_path / "proxy")), read_run(make_run(tmp_path / "base", loss=1.5))]
+    ca, eu, mean = heldout_table(runs)
+    assert (ca["language"], eu["language"], mean["language"]) == ("ca", "eu", "mean of languages")
+    assert [cell["nats"] for cell in ca["cells"]] == [2.0, 1.5]
+    assert [cell["best"] for cell in ca["cells"]] == [False, True]
+    assert [cell["bits"] for cell in eu["cells"]] == [None, None]
+    assert [cell["nats"] for cell in mean["cells"]] == [2.5, 2.0]
+    assert [cell["bits"] for cell in mean["cells"]] == [None, None]
+
+
+def test_a_run_that_goes_on_can_be_looked_at(tmp_path):
+    """Not ended, and its last line half written."""
+    folder = make_run(tmp_path / "base", ended=False)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"batch": 21, "metr')
+    write_report([folder], tmp_path / "report.html")
+    assert "not ended" in (tmp_path / "report.html").read_text()
+    assert read_run(folder).batches == 20
+
+
+def test_a_run_that_has_not_begun_to_log_can_be_looked_at(tmp_path):
+    folder = make_run(tmp_path / "base", ended=False)
+    (folder / "metrics.jsonl").unlink()
+    write_report([folder], tmp_path / "report.html")
+    assert "Plan of base" in (tmp_path / "report.html").read_text()
+
+
+def test_names_are_escaped(tmp_path):
+    write_report([make_run(tmp_path / "<b>bold")], tmp_path / "report.html")
+    assert "<b>bold" not in (tmp_path / "report.html").read_text()
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FormatError, match="not a run's folder, it holds no plan.json; `mixstream train` makes one"):
+        write_report([tmp_path / "empty"], tmp_path / "report.html")
+    folder = make_run(tmp_path / "base")
+    (folder / "metrics.jsonl").write_text('nonsense\n{"batch": 1, "metrics": {}}\n')
+    with pytest.raises(FormatError, match=r"metrics.jsonl, line 1: not a line of metrics"):
+        read_run(folder)
+    (folder / "result.json").write_text('{"format": "mixstream.result", "version": 9}')
+    with pytest.raises(FormatError, match="'mixstream.result' 9, expected 1"):
+        read_run(folder)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_report_loads_no_torch():
+    code = (
+        "import sys, mixstream.report.html; sys.exit(any(m in sys.modules for m in ('torch', 'composer', 'streaming')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

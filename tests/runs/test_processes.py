@@ -1,0 +1,162 @@
+"""Runs in processes of their own: two ranks, kill -9, Ctrl-C, by the commands that users type."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from tiny import RUN, XDOGE, save, single
+
+from mixstream.methods.history import read_history
+
+BIN = Path(sys.executable).parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+# Runs a recipe as recipes/train.py does, and notes what each rank is given to train on.
+RECORDER = """
+import json, os, sys
+from mixstream.callbacks.exposure import Exposure
+from mixstream.cli import main
+
+def note(self, state, logger):
+    batch = {key: state.batch[key].tolist() for key in ("stream", "sample", "repeat")}
+    with open(f"{sys.argv[1]}.rank{os.environ.get('RANK', 0)}", "a") as file:
+        file.write(json.dumps([int(state.timestamp.batch), batch]) + "\\n")
+
+Exposure.batch_start = note
+main(["train", sys.argv[2]])
+"""
+
+
+def recorded(path: Path, ranks: int) -> list[dict]:
+    """Return the global batches that were trained on, in order."""
+    parts = [
+        [json.loads(line) for line in path.with_name(f"{path.name}.rank{rank}").read_text().splitlines()]
+        for rank in range(ranks)
+    ]
+    return [
+        {key: [value for _, part in own for value in part[key]] for key in ("stream", "sample", "repeat")}
+        for own in zip(*parts, strict=True)
+    ]
+
+
+@pytest.fixture
+def record(tmp_path):
+    script = tmp_path / "record.py"
+    script.write_text(RECORDER)
+
+    def run(content: dict, name: str, ranks: int) -> list[dict]:
+        recipe = save(tmp_path / f"{name}.yaml", content)
+        command = (
+            [sys.executable, str(script)] if ranks == 1 else [str(BIN / "composer"), "-n", str(ranks), str(script)]
+        )
+        done = subprocess.run(
+            [*command, str(tmp_path / name), str(recipe)], env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return recorded(tmp_path / name, ranks)
+
+    return run
+
+
+def test_two_processes_train_on_the_same_global_batches_as_one(streams, tmp_path, record):
+    """M4 under Composer and gloo, for fixed weights: the very same rows, in the same order."""
+    alone = record(single(streams, tmp_path / "run-one"), "one", 1)
+    assert len(alone) == 24
+    assert record(single(streams, tmp_path / "run-two"), "two", 2) == alone
+    # Trained on the same batches, they come to the same model, but for the order of sums.
+    losses = [
+        json.loads((tmp_path / f"run-{name}" / "result.json").read_text())["languages"] for name in ("one", "two")
+    ]
+    for language in losses[0]:
+        assert losses[1][language]["nats_per_token"] == pytest.approx(losses[0][language]["nats_per_token"], rel=1e-3)
+
+
+def test_two_processes_learn_the_same_weights_as_one(streams, tmp_path, record):
+    """Scores are sums over ranks: equal but for the order of additions; ranks agree on every batch."""
+    alone = record(single(streams, tmp_path / "run-one", xdoge=XDOGE), "one", 1)
+    both = record(single(streams, tmp_path / "run-two", xdoge=XDOGE), "two", 2)
+    assert both[:5] == alone[:5]  # the first learnt weights act at batch 5
+    histories = [read_history(tmp_path / f"run-{name}" / "weights.jsonl") for name in ("one", "two")]
+    assert [(u.batch, u.at_batch) for u in histories[0]] == [(u.batch, u.at_batch) for u in histories[1]]
+    first, second = (history[1].weights for history in histories)
+    assert second == pytest.approx(first, rel=1e-4)
+    for history, batches in zip(histories, (alone, both), strict=True):
+        streams_read = [row for batch in batches[23:] for row in batch["stream"]]
+        last = list(history[-1].weights.values())
+        assert [streams_read.count(i) for i in range(5)] == pytest.approx([10 * w for w in last], abs=2)
+
+
+def wait_for_batch(folder: Path, batch: int, process: subprocess.Popen) -> None:
+    path = folder / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        lines = path.read_text().splitlines() if path.exists() else []
+        if any(json.loads(line)["batch"] >= batch for line in lines[:-1]):
+            return
+        assert process.poll() is None, "the run ended before it could be stopped"
+        time.sleep(0.02)
+    pytest.fail(f"batch {batch} was not reached")
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)], ids=["kill -9", "Ctrl-C"]
+)
+def test_a_run_that_is_stopped_goes_on_where_it_was(streams, tmp_path, how, code):
+    """The same command again: what is learnt and lost is to the last digit that of a run left alone."""
+    mixture = RUN["mixture"] | {"budget_tokens": 150 * 10 * 8}
+    content = {name: single(streams, tmp_path / name, mixture=mixture, xdoge=XDOGE) for name in ("whole", "cut")}
+    commands = {
+        name: [str(BIN / "mixstream"), "train", str(save(tmp_path / f"{name}.yaml", recipe))]
+        for name, recipe in content.items()
+    }
+    subprocess.run(commands["whole"], env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
+    process = subprocess.Popen(
+        commands["cut"], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_batch(tmp_path / "cut", 23, process)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert not (tmp_path / "cut" / "result.json").exists()
+    if how == signal.SIGINT:
+        assert errors.rstrip().endswith("interrupted; the same command goes on from the newest checkpoint")
+    again = subprocess.run(commands["cut"], env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "going on from ba" in again.stdout
+    whole, cut = ((tmp_path / name / "weights.jsonl").read_text() for name in ("whole", "cut"))
+    assert cut == whole
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "cut")]
+    assert results[0]["heldout"] == results[1]["heldout"]
+
+
+def test_a_run_goes_on_with_another_number_of_processes(streams, tmp_path, record):
+    """M4 and M5 under Composer: begun on two ranks, ended on one."""
+    alone = record(single(streams, tmp_path / "run-one"), "one", 1)
+    record(single(streams, tmp_path / "run-two"), "two", 2)
+    for path in (tmp_path / "run-two").glob("checkpoints/ba24*"):
+        path.unlink()
+    (tmp_path / "run-two" / "result.json").unlink()
+    assert record(single(streams, tmp_path / "run-two"), "later", 1) == alone[20:]
+
+
+def test_the_script_that_launchers_want_does_what_the_command_does(tmp_path):
+    recipe = save(tmp_path / "recipe.yaml", {"kind": "bsae"})
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "recipes" / "train.py"), str(recipe)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert (
+        done.stderr.strip()
+        == f"error: {recipe}: kind is 'bsae', expected one of proxy, base, chain; did you mean 'base'?"
+    )

@@ -1,0 +1,125 @@
+"""The commands as users type them: what they print, what they write, how they fail."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from mixstream.cli import main
+
+QUICKSTART = str(REPOSITORY / "recipes" / "quickstart")
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    """Return a function that runs a command: (exit code, what it printed, what it complained of)."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def test_from_text_to_a_plan(call, tmp_path):
+    streams = tmp_path / "streams"
+    code, out, _ = call("convert", QUICKSTART, "--out", streams, "--sequence-length", 128, "--holdout", 0.15)
+    assert code == 0
+    assert "eu.tales" in out
+    assert f"streams of 128 tokens a sample in {streams}" in out
+    code, out, _ = call("convert", QUICKSTART, "--out", streams, "--sequence-length", 128, "--holdout", 0.15)
+    assert code == 0
+    assert out.count("kept") == 10
+    code, out, _ = call("inspect", streams)
+    assert code == 0
+    assert "byte" in out
+    plan = tmp_path / "plan.json"
+    options = ["--budget-tokens", 100_000, "--batch-size", 16, "--weights", "temperature:0.3", "--out", plan]
+    code, out, _ = call("plan", streams, *options, "--max-repeats", "eu.tales=4", "--max-repeats", "10")
+    assert code == 0
+    assert "48 batches of 16 samples" in out
+    entries = {entry["name"]: entry for entry in json.loads(plan.read_text())["entries"]}
+    assert entries["eu.tales"]["max_repeats"] == 4
+    assert entries["gl.tales"]["max_repeats"] == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["convert", "nowhere", "--out", "OUT"], "nowhere: no such file or folder"),
+        (["convert", "EMPTY", "--out", "OUT"], "no corpus file in it"),
+        (["inspect", "nowhere"], "nowhere: no such folder"),
+        (["plan", "STREAMS", "--budget-tokens", "10", "--batch-size", "2"], "does not pay one batch"),
+        (
+            ["plan", "STREAMS", "--budget-tokens", "999999", "--batch-size", "2", "--max-repeats", "1"],
+            "raise max_repeats",
+        ),
+        (["plan", "STREAMS", "--budget-tokens", "999", "--batch-size", "2", "--floor", "0.5"], "adds up to 2.5"),
+        (
+            ["plan", "STREAMS", "--budget-tokens", "999", "--batch-size", "2", "--weights", "x"],
+            "neither a file nor one",
+        ),
+        (["train", "nowhere.yaml"], "no such recipe"),
+        (["weights", "EMPTY"], "no such file"),
+        (["report", "EMPTY"], "not a run's folder"),
+    ],
+)
+def test_an_error_is_one_line_and_leaves_nothing(call, streams, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    places = {"OUT": tmp_path / "out", "EMPTY": tmp_path / "empty", "STREAMS": streams}
+    code, out, err = call(*(places.get(argument, argument) for argument in arguments))
+    assert code == 2
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in out + err
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "x", "--budget-tokens", "-5", "--batch-size", "2"],
+        ["plan", "x", "--budget-tokens", "5", "--batch-size", "2", "--max-repeats", "many"],
+        ["convert", "x", "--out", "y", "--holdout", "1.5"],
+        ["nonsense"],
+        [],
+    ],
+)
+def test_a_wrong_option_exits_with_2(call, arguments):
+    code, out, err = call(*arguments)
+    assert code == 2
+    assert "Usage" in out + err
+    assert "Traceback" not in out + err
+
+
+def test_a_missing_extra_is_told(tmp_path):
+    """In a process where torch cannot be imported."""
+    recipe = Path(__file__).parent.parent / "recipes" / "demo.yaml"
+    code = (
+        "import sys\n"
+        "sys.modules['composer'] = None\n"
+        "from mixstream.cli import main\n"
+        f"main(['train', {str(recipe)!r}])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("install it with pip install 'mixstream-llm[train]'")
+
+
+def test_help_is_quick_and_names_every_command():
+    done = subprocess.run(
+        [Path(sys.executable).parent / "mixstream", "--help"], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0
+    for command in ("convert", "inspect", "plan", "weights", "train", "report"):
+        assert command in done.stdout
