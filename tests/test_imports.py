@@ -1,4 +1,4 @@
-"""What deciding imports: never torch, streaming or composer (DESIGN 2)."""
+"""What deciding imports: never torch, streaming or composer (docs/decisions.md)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_plan_is_made_without_torch(streams, tmp_path):
 
 
 def test_the_loader_does_not_import_streaming_or_composer():
-    """Worker processes that are spawned would pay 584 MB for it (FACTS 12)."""
+    """Worker processes that are spawned would pay half a gigabyte each for it."""
     code = "import sys, mixstream.loader; print([m for m in ('streaming', 'composer', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"

@@ -110,7 +110,7 @@ def shares_within(weights: Float64, floor: float, caps: Int64) -> Int64:
         floor: least share of every stream; where its cap is lower, the cap holds.
         caps: (K,) greatest shares in units; those with weight sum to at least UNIT.
 
-    Source: DESIGN of this project, M3; `project` gives what a cap refuses to the rest in proportion.
+    What a cap refuses goes to the others in proportion to their weights (docs/engine.md, M3).
     """
     least = np.minimum(np.full(len(weights), math.ceil(floor * UNIT), dtype=np.int64), caps)
     excess = int(least.sum()) - UNIT  # K ceilings can add up to some units more than UNIT

@@ -1,6 +1,6 @@
 """Where a plan's weights come from when no method has learnt them.
 
-Equations: PAPERS of the field as named at each function. Sizes are in tokens.
+Each function names its source. Sizes are in tokens.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ plt.rcParams.update(
         "axes.edgecolor": QUIET,
         "axes.labelcolor": INK,
         "axes.grid": True,
+        "axes.axisbelow": True,
         "grid.color": "#e6e9ed",
         "grid.linewidth": 0.6,
         "xtick.color": INK,
@@ -94,14 +95,15 @@ def _repeats(run: RunRecord) -> Drawing:
     values = [series[name].values[-1] for name in names]
     axes.barh(names, values, color=[_colour(run, name) for name in names], height=0.62)
     budgets = {entry.name: entry.max_repeats for entry in run.plan.entries}
+    shown = 1.35 * max(values)  # a budget far away is told in words only
+    axes.set_xlim(0, shown)
     for place, name in enumerate(names):
         budget = budgets[name]
         told = f"{values[place]:.2f}" + (f" of {budget:g}" if budget is not None else "")
         axes.annotate(told, (values[place], place), xytext=(4, 0), textcoords="offset points", va="center")
-        if budget is not None:
+        if budget is not None and budget <= shown:
             axes.plot([budget, budget], [place - 0.42, place + 0.42], color=INK, linewidth=1.6)
     axes.invert_yaxis()
-    axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("repeats (draws / samples of the stream); a black mark is the repeat budget")
     return f"repeats-{run.name}", f"{run.name}: repeats against budgets, at batch {run.batches}", figure

@@ -50,7 +50,7 @@ def test_cross_fitted_scores_take_their_gradients_from_two_batches(state, probes
 
 
 def test_same_batch_scores_sum_to_the_squared_norm_of_their_sum(state, probes):
-    """PAPERS 9.1: sum W_i = |G|^2, exactly, in the papers' form."""
+    """Sum W_i = |G|^2, exactly, in the papers' form: a check that costs nothing."""
     own = gradients(state.model, probes[0])
     measured = backward_scores(state, probes[0], None, 5)
     assert measured.scores == pytest.approx(own @ own.sum(axis=0), rel=1e-4)

@@ -188,7 +188,7 @@ def test_bad_changes_are_refused(catalog):
 
 
 def test_every_rank_reads_a_fair_sample(catalog):
-    """M10: with four equal weights and four ranks, peers give every rank one stream (FACTS 7)."""
+    """M10: with four equal weights and four ranks, an exact interleaver gives every rank one stream."""
     four = Catalog(catalog.root, {name: catalog[name] for name in list(SIZES)[:4]})
     plan = plan_of(four, batches=200, batch_size=4, weights="uniform")
     for rank in range(4):

@@ -1,4 +1,4 @@
-"""Fixtures and edge cases of PAPERS sections 1 and 2."""
+"""DoGE's and XDoGE's update: numbers computed by hand from the papers' equations, and edge cases."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ weights_and_scores = st.lists(st.tuples(st.floats(1e-6, 1), st.floats(-1e3, 1e3)
 )
 
 
-def test_one_update_gives_the_published_numbers():
-    """PAPERS 1.5: alpha (.5, .3, .2), W (2, 1, -1), eta 5e-4, mu .05."""
+def test_one_update_gives_the_numbers_of_the_equation():
+    """The papers' form, at the learning rate and step that DoGE's authors use."""
     updated = update_weights(ALPHA, np.array([2.0, 1.0, -1.0]), eta=5e-4, mu=0.05)
     assert updated == pytest.approx([0.504488, 0.299681, 0.195831], abs=1e-6)
 

@@ -164,7 +164,7 @@ def test_rounding_keeps_the_total(weights, total):
 
 
 def test_a_stream_far_below_one_draw_a_batch_is_read_on_time():
-    """M10: peers that round within a block never read it (FACTS)."""
+    """M10: rounding within a block or a batch would never read it."""
     shares = units_of([0.001, 0.999])
     owed = np.zeros(2, np.int64)
     read_at = []

@@ -35,8 +35,8 @@ def test_the_projection_is_clip_of_scaled_weights(case):
     assert shares == pytest.approx(reference, abs=1e-7)
 
 
-def test_the_published_fixture_of_the_kl_floor():
-    """PAPERS 2.2, [M]: gamma 0.02."""
+def test_the_fixture_of_the_floor():
+    """Floor 0.02, computed apart from this code; clipping and renormalising once gives .019231, below the floor."""
     weights = np.array([0.6, 0.3, 0.08, 0.015, 0.004, 0.001])
     shares = project(weights, np.full(6, 0.02), np.ones(6))
     assert shares == pytest.approx([0.575510, 0.287755, 0.076735, 0.02, 0.02, 0.02], abs=1e-6)

@@ -107,7 +107,7 @@ def test_a_run_that_was_cut_goes_on_exactly(streams, tmp_path, monkeypatch):
 def test_a_run_cut_after_its_last_batch_only_ends(streams, tmp_path, monkeypatch, checkpoint_batches):
     """Its last checkpoint is of the end of the epoch, or, where the interval divides the run, of its last batch.
 
-    StreamingDataset replays the whole epoch from the first of these (FACTS 5).
+    StreamingDataset replays the whole epoch from the first of these (docs/engine.md).
     """
     training = RUN["training"] | {"checkpoint_batches": checkpoint_batches}
     content = single(streams, tmp_path / "run", training=training)
