@@ -5,18 +5,24 @@ kept in whole numbers, UNIT to a draw, so that it is exact after any number of b
 machine.
 
 The invariant (M1): after every batch every stream is less than one draw away from what its shares add up
-to. It is kept whenever that can be done at all: each stream gets the whole draws it is owed, never less
-than none, and what is left of the batch goes, one each, to those that are owed most, after those that
-could not be served in time later on (LOOKAHEAD batches are looked at).
+to. Each stream gets the whole draws it is owed, never less than none, and what is left of the batch goes,
+one each, to those that are owed most, unless that would leave more of them falling due within the next h
+batches than these can serve, for any h: then as many of those due by then come first. Why this suffices
+while shares stay: the next draws of all streams are jobs of one draw each, with a batch before which they
+are too early and one by which they are due. Between any two batches fall no more whole jobs than there are
+draws, since the shares of a stream between them add up to no less than its jobs; so, by Hall's theorem, the
+jobs can be done in time if those due within h batches from now are at most h batches' draws. Horizons of
+LOOKAHEAD batches are looked at, and fewer where no stream is ahead any more: that is exhaustive for every
+stream with a draw in LOOKAHEAD batches or more.
 
 What cannot be done: where shares are unknown in advance and a stream's share of a batch is below one
 draw, no rule keeps every stream within one draw. Five equal streams, a batch of one: whoever is read, let
 the next shares be equal among those not read yet. After three draws the last two are owed 1/5 + 1/4 + 1/3
 each; half a draw more for each, and one of them must be behind by more than one. While every share of a
-batch is at least one draw the bound holds whatever the changes; tests/mixture proves both.
+batch is at least one draw the bound holds whatever the changes; tests/mixture shows all three.
 
-Related: error diffusion, the chairman assignment problem (Tijdeman 1980), whose solution needs the shares
-of the future.
+Related: the chairman assignment problem (Tijdeman 1980); apportionment within the quota (Balinski and
+Young 1975, Still 1979), whose look-ahead condition this is.
 """
 
 from __future__ import annotations
@@ -24,13 +30,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from mixstream.mixture.simplex import Float64
 from mixstream.streams.index import Int64
 
+BoolArray = npt.NDArray[np.bool_]
+
 UNIT = 1 << 40  # parts of a draw
 MAX_BATCH_SIZE = 1 << 17
-LOOKAHEAD = 16  # batches; UNIT * MAX_BATCH_SIZE * LOOKAHEAD stays below 2^63
+LOOKAHEAD = 512  # batches
 
 
 def to_units(shares: Float64, floor: Int64, cap: Int64) -> Int64:
@@ -89,23 +98,42 @@ def apportion(owed: Int64, shares: Int64, room: Int64, batch_size: int) -> Int64
 
 
 def _most_urgent(rest: Int64, per_batch: Int64, number: int, batch_size: int) -> Int64:
-    """Return at most `number` of the streams that are owed a part of a draw, the most urgent ones.
+    """Return which `number` of the streams that are owed a part of a draw get one more.
 
-    Those owed most come first, unless so many fall due within the next batches that these could not
-    serve them all: then as many of them as that lacks are served now.
+    Args:
+        rest: (K,) units owed after whole draws, below UNIT; those of 0 or less get nothing.
+        per_batch: (K,) units that every further batch adds.
+        number: draws left of this batch.
+        batch_size: draws of a further batch.
     """
     order = np.argsort(-rest, kind="stable")
     order = order[rest[order] > 0]
-    taken = np.zeros(len(rest), dtype=bool)
-    ahead = np.arange(1, LOOKAHEAD + 1)
-    due = np.maximum((rest + ahead[:, None] * per_batch) // UNIT, 0)  # (LOOKAHEAD, K)
-    lacking = due.sum(axis=1) - ahead * batch_size
-    for when in np.flatnonzero(lacking > 0):
-        need = min(int(lacking[when]) - int((taken & (due[when] > 0)).sum()), number - int(taken.sum()))
-        if need > 0:
-            taken[order[(due[when] > 0)[order] & ~taken[order]][:need]] = True
-    taken[order[~taken[order]][: number - int(taken.sum())]] = True
-    return np.flatnonzero(taken)
+    whole, part = np.divmod(per_batch, UNIT)
+    first: BoolArray = np.zeros(len(rest), dtype=bool)
+    chosen = _filled(first, order, number)
+    start, end = 1, 17
+    while start <= LOOKAHEAD:
+        ahead = np.arange(start, end)
+        due = np.maximum(ahead[:, None] * whole + (rest + ahead[:, None] * part) // UNIT, 0)  # (horizons, K)
+        lacking = due.sum(axis=1) - ahead * batch_size
+        for horizon in np.flatnonzero(lacking > 0):
+            in_time = due[horizon] > 0
+            need = min(int(lacking[horizon]) - int((first & in_time).sum()), number - int(first.sum()))
+            if need > 0:
+                first[order[in_time[order] & ~first[order]][:need]] = True
+        chosen = _filled(first, order, number)
+        after = rest - chosen * UNIT + (end - 1) * part
+        if -after[(whole == 0) & (after < 0)].sum() < UNIT:
+            break  # together less than a draw ahead: those due later cannot exceed what is drawn
+        start, end = end, min(2 * end, LOOKAHEAD + 1)
+    return np.flatnonzero(chosen)
+
+
+def _filled(first: BoolArray, order: Int64, number: int) -> BoolArray:
+    """Return the streams of `first` (K,), and of the others those that come first in `order`, `number` in all."""
+    chosen = first.copy()
+    chosen[order[~first[order]][: number - int(first.sum())]] = True
+    return chosen
 
 
 def round_to(total: int, shares: Float64) -> Int64:

@@ -64,6 +64,30 @@ def test_any_change_is_kept_within_one_draw_where_each_share_of_a_batch_is_a_dra
         assert max(walk(batches, batch_size)) < 1
 
 
+# Found by a search that changes one weight at a time: largest remainder alone, or with a look-ahead of 16
+# batches, leaves these by up to 1.43 draws.
+HARD = [
+    (1, [82, 2, 82, 41, 2]),
+    (1, [5, 2, 80, 2, 20, 2, 500]),
+    (1, [2, 116, 2, 2, 2, 58, 116, 2, 116, 2, 1, 1, 116]),
+    (1, [80, 1, 5, 1, 1, 80, 5, 1, 5]),
+    (2, [40, 500, 20, 1, 5, 5, 1, 20, 40, 1, 20, 20, 5, 2, 5, 1, 80, 1]),
+    (3, [1, 160, 2, 40, 10, 160, 20, 40, 5, 20, 1, 160, 2, 20, 40, 1, 20, 5, 10, 160, 10, 2, 5, 10, 20, 10, 2]),
+]
+
+
+@pytest.mark.parametrize(("batch_size", "weights"), HARD)
+def test_hard_weights_are_kept_within_one_draw(batch_size, weights):
+    assert max(walk([units_of(weights)] * 600, batch_size)) < 1
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from([1, 2, 3, 5, 10, 20, 40, 80, 160]), min_size=3, max_size=24), st.integers(1, 3))
+def test_weights_of_round_numbers_are_kept_within_one_draw(weights, batch_size):
+    """Round ratios align many deadlines; random ones hardly ever do."""
+    assert max(walk([units_of(weights)] * 120, batch_size)) < 1
+
+
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize(("count", "batch_size"), [(4, 1), (6, 4), (20, 16), (60, 8)])
 def test_weights_that_a_method_moves_are_kept_within_one_draw(seed, count, batch_size):
@@ -100,7 +124,7 @@ def test_no_rule_keeps_the_bound_when_shares_far_below_a_draw_change_unforeseen(
 
 
 def apportion_slowly(owed, shares, room, batch_size):
-    """The same rule in whole numbers and loops, as the docstring tells it."""
+    """The same rule in whole numbers and loops, always to the last horizon."""
     streams = range(len(owed))
     due = [int(owed[i]) + int(shares[i]) * batch_size for i in streams]
     counts = [min(max(due[i] // UNIT, 0), int(room[i])) for i in streams]
@@ -115,8 +139,9 @@ def apportion_slowly(owed, shares, room, batch_size):
     for ahead in range(1, LOOKAHEAD + 1):
         falls_due = {i: max((rest.get(i, -UNIT) + ahead * int(shares[i]) * batch_size) // UNIT, 0) for i in streams}
         lacking = sum(falls_due.values()) - ahead * batch_size - sum(falls_due[i] > 0 for i in chosen)
-        urgent = [i for i in order if falls_due[i] > 0 and i not in chosen]
-        chosen += urgent[: max(0, min(lacking, left - len(chosen)))]
+        if lacking > 0:
+            urgent = [i for i in order if falls_due[i] > 0 and i not in chosen]
+            chosen += urgent[: min(lacking, left - len(chosen))]
     chosen += [i for i in order if i not in chosen][: left - len(chosen)]
     for i in chosen:
         counts[i] += 1
@@ -127,7 +152,7 @@ def apportion_slowly(owed, shares, room, batch_size):
     return counts
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(st.data(), weights_lists, st.integers(1, 20))
 def test_equals_the_slow_reference(data, weights, batch_size):
     shares = units_of(weights)
