@@ -5,6 +5,7 @@ docs/formats.md describes the files; the room that owns a file declares its mode
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -37,7 +38,8 @@ def parse(model: type[DocumentT], data: Any, where: str, error: type[FormatError
             nearest known one.
     """
     try:
-        return model.model_validate(data)
+        # Through JSON, where types are strict and yet a list is a tuple.
+        return model.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as problems:
         told = [_tell(problem, model) for problem in problems.errors(include_url=False)]
         raise error(f"{where}: " + "; ".join(told)) from None
@@ -53,7 +55,9 @@ def read_json(path: Path, model: type[DocumentT], missing: str) -> DocumentT:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FormatError(f"{path}: no such file; {missing}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+    except OSError as problem:
+        raise FormatError(f"{path}: cannot be read ({problem.strerror}); {missing}") from None
+    except (ValueError, RecursionError) as problem:
         raise FormatError(f"{path}: not JSON ({problem}); it may be truncated, write it again") from None
     return parse(model, data, str(path))
 
@@ -64,14 +68,25 @@ def dump_json(document: Document) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all: to a temporary name, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file so that it is there whole or not at all: to a temporary name, then renamed.
+
+    Raises:
+        FormatError: the path is a folder or a device, or cannot be written.
+    """
+    if path.exists() and not path.is_file():
+        raise FormatError(f"{path}: is there and is not a file; choose another path")
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as problem:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise FormatError(f"{path}: cannot be written ({problem.strerror}); choose another path") from None
 
 
 def _tell(problem: Any, model: type[BaseModel]) -> str:

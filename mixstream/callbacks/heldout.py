@@ -13,7 +13,7 @@ from composer.loggers import Logger
 from composer.utils import dist
 
 from mixstream.callbacks.rows import measuring, over_ranks, row_losses
-from mixstream.loader.dataset import StreamReader
+from mixstream.loader.dataset import stream_readers
 from mixstream.streams.catalog import Catalog
 
 
@@ -58,7 +58,7 @@ class Heldout(Callback):
             max_samples: the first so many rows of each stream; None: all.
         """
         self._streams = list(catalog) if catalog else []
-        self._readers = [StreamReader(stream) for stream in self._streams]
+        self._readers = stream_readers(self._streams)
         self._batch_size = batch_size
         self._interval_batches = interval_batches
         self._max_samples = max_samples

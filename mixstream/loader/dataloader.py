@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from mixstream.errors import MixtureError, PlanSpentError, StreamError
+from mixstream.errors import MixtureError, PlanSpentError, StateError, StreamError
 from mixstream.loader.dataset import Batch, MixtureDataset
 from mixstream.loader.order import StreamOrder
 from mixstream.loader.sampler import GlobalOrder, MixtureSampler
@@ -66,17 +66,18 @@ class MixtureLoader(DataLoader[Batch]):
         """
         if cache_dir is not None or cache_limit is not None:
             raise MixtureError("cache_dir, cache_limit: this version reads local streams in place; leave them out")
+        if num_workers < 0 or weight_lag < 0:
+            raise MixtureError(f"num_workers={num_workers}, weight_lag={weight_lag}; expected at least 0")
         if weight_lag < num_workers:
             raise MixtureError(
                 f"num_workers={num_workers} read at least {num_workers} batches ahead, but weights act after "
                 f"weight_lag={weight_lag}; choose weight_lag of at least {num_workers} or fewer workers"
             )
-        streams = [_open_planned(entry, Path(plan.root)) for entry in plan.entries]
+        streams = [_open_planned(entry, plan) for entry in plan.entries]
         orders = [
             StreamOrder(stream.name, stream.index.shard_samples, plan.window_samples, plan.seed) for stream in streams
         ]
         rank, world_size = _place(rank, world_size)
-        self._ended = False
         self._sampler = MixtureSampler(GlobalOrder(plan, orders), rank, world_size, weight_lag)
         super().__init__(
             MixtureDataset(plan, streams, self._sampler),
@@ -92,21 +93,27 @@ class MixtureLoader(DataLoader[Batch]):
 
         Raises:
             PlanSpentError: every batch of the plan has been read.
+            StateError: a later iteration, or a loaded state, has taken this one's place.
+            ShardError: a shard that is not what index.json says, naming it.
         """
-        batches = self._sampler.consumed
-        if self._ended:
+        sampler = self._sampler
+        if sampler.ended:
             raise PlanSpentError(
-                f"all {batches} batches of the plan have been read "
-                f"({batches * self.plan.batch_size * self.plan.sequence_length:,} tokens); build a plan with a "
-                f"larger budget_tokens, or load an earlier state"
+                f"all {sampler.consumed} batches of the plan have been read "
+                f"({sampler.consumed * self.plan.batch_size * self.plan.sequence_length:,} tokens); build a plan "
+                f"with a larger budget_tokens, or load an earlier state"
             )
+        sampler.walk += 1
+        walk = sampler.walk
         for batch in super().__iter__():
-            self._sampler.consume()
+            if walk != sampler.walk:
+                raise StateError("this iterator is stale: the loader was given a state or iterated anew since")
+            sampler.consume()
             yield batch
-        self._ended = True
-        if self._sampler.consumed < self.plan.num_batches:
+        sampler.ended = True
+        if sampler.consumed < self.plan.num_batches:
             warnings.warn(
-                f"the run ends after {self._sampler.consumed} of {self.plan.num_batches} batches: the streams "
+                f"the run ends after {sampler.consumed} of {self.plan.num_batches} batches: the streams "
                 f"that have weight have used up their repeat budgets",
                 stacklevel=2,
             )
@@ -121,11 +128,11 @@ class MixtureLoader(DataLoader[Batch]):
             at_batch: global batch from which they act; None: `weight_lag` batches after those consumed.
 
         Returns:
-            The global batch from which they act.
+            The global batch from which they act; where the run ends before it, they never do.
 
         Raises:
             WeightsError: not a point of the simplex over the plan's streams.
-            StateError: `at_batch` is sooner than `weight_lag` allows.
+            StateError: `at_batch` is sooner than `weight_lag` allows, or beyond the run's end.
         """
         return self._sampler.set_weights(weights, at_batch)
 
@@ -143,18 +150,19 @@ class MixtureLoader(DataLoader[Batch]):
         Raises:
             StateError: the state belongs to another plan.
         """
-        self._sampler.load(parse_state(state, self.plan))
-        self._ended = False
+        loaded = parse_state(state, self.plan)
+        self._sampler.load(loaded, origin=loaded.ledger.batch)
 
 
-def _open_planned(entry: PlannedStream, root: Path) -> Stream:
+def _open_planned(entry: PlannedStream, plan: Plan) -> Stream:
     """Return a planned stream, if it still is what it was when the plan was made."""
-    stream = open_stream(entry.name, root / entry.name, entry.token_column)
-    if (stream.fingerprint, stream.num_samples) != (entry.fingerprint, entry.num_samples):
+    stream = open_stream(entry.name, Path(plan.root) / entry.name / (plan.split or ""), entry.token_column)
+    found = (stream.fingerprint, stream.num_samples, stream.sequence_length)
+    planned = (entry.fingerprint, entry.num_samples, plan.sequence_length)
+    if found != planned:
         raise StreamError(
-            f"stream {entry.name!r} has changed since the plan was made: fingerprint {stream.fingerprint} and "
-            f"{stream.num_samples} samples, planned {entry.fingerprint} and {entry.num_samples}; "
-            f"make the plan again"
+            f"stream {entry.name!r} has changed since the plan was made: fingerprint, samples and sequence length "
+            f"are {found}, planned {planned}; make the plan again"
         )
     stream.check_files()
     return stream

@@ -25,13 +25,13 @@ Batch = dict[str, torch.Tensor]
 
 
 class StreamReader:
-    """Reads rows of one stream; its shards are opened in the process that reads."""
+    """Reads rows of one stream."""
 
-    def __init__(self, stream: Stream) -> None:
-        """Read `stream`."""
+    def __init__(self, stream: Stream, shards: OpenShards) -> None:
+        """Read `stream` through `shards`, which the streams of a dataset share."""
         self._stream = stream
         self._starts = shard_starts(stream.index.shard_samples)
-        self._shards: OpenShards = stream.open_shards()
+        self._shards = shards
 
     def read(self, rows: Int64) -> Tokens:
         """Return the tokens of `rows` (n,) as (n, sequence_length) int64.
@@ -43,7 +43,8 @@ class StreamReader:
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(shard_of):
             here = shard_of == number
-            found = self._shards[int(number)].read(rows[here] - self._starts[number])
+            shard = self._shards.get(self._stream.name, int(number), self._stream.open_shard)
+            found = shard.read(rows[here] - self._starts[number])
             if found.shape[1] != tokens.shape[1]:
                 raise ShardError(
                     f"stream {self._stream.name!r}: shard {self._stream.index.files[number]} has samples of "
@@ -52,11 +53,11 @@ class StreamReader:
             tokens[here] = found
         return tokens
 
-    def __getstate__(self) -> Stream:
-        return self._stream
 
-    def __setstate__(self, stream: Stream) -> None:
-        self.__init__(stream)  # type: ignore[misc]
+def stream_readers(streams: Sequence[Stream]) -> list[StreamReader]:
+    """Return a reader of each stream, which together keep a bounded number of shards open."""
+    shards = OpenShards()
+    return [StreamReader(stream, shards) for stream in streams]
 
 
 class MixtureDataset(Dataset[Batch]):
@@ -65,7 +66,8 @@ class MixtureDataset(Dataset[Batch]):
     def __init__(self, plan: Plan, streams: Sequence[Stream], sampler: MixtureSampler) -> None:
         """Read `streams`, in the plan's order; `sampler` knows the state."""
         self._plan = plan
-        self._readers = [StreamReader(stream) for stream in streams]
+        self._streams = list(streams)
+        self._readers: list[StreamReader] = []
         self._sampler: MixtureSampler | None = sampler
 
     def __len__(self) -> int:
@@ -73,6 +75,8 @@ class MixtureDataset(Dataset[Batch]):
 
     def __getitems__(self, draws: Draws) -> Batch:
         """Return a batch of n rows: input_ids, labels (n, sequence); stream, sample, repeat (n,); int64."""
+        if not self._readers:  # shards are opened in the process that reads
+            self._readers = stream_readers(self._streams)
         tokens = np.empty((len(draws.stream), self._plan.sequence_length), dtype=np.int64)
         for number in np.unique(draws.stream):
             here = draws.stream == number
@@ -90,13 +94,10 @@ class MixtureDataset(Dataset[Batch]):
         """Return the state after `num_samples` trained samples of this run, for Composer.
 
         Composer counts what is trained, the loader what it handed out: within a batch that is one more.
-        At the end of an epoch Composer has set its count back to 0; the loader's own holds.
         """
         sampler = self._own_sampler()
-        trained = num_samples // self._plan.batch_size
-        ended = sampler.consumed >= sampler.ledger().end_batch
-        within = trained == sampler.consumed - 1 and not (num_samples == 0 and ended)
-        return dump_state(sampler.state(trained if within else None), self._plan)
+        within = sampler.trained_within(num_samples // self._plan.batch_size)
+        return dump_state(sampler.state(sampler.consumed - 1 if within else None), self._plan)
 
     def load_state_dict(self, state: str) -> None:
         """Continue from a state that `state_dict` returned.
@@ -104,11 +105,11 @@ class MixtureDataset(Dataset[Batch]):
         Raises:
             StateError: the state belongs to another plan.
         """
-        self._own_sampler().load(parse_state(state, self._plan))
+        self._own_sampler().load(parse_state(state, self._plan), origin=0)
 
     def _own_sampler(self) -> MixtureSampler:
         assert self._sampler is not None, "only the main process asks for the state"
         return self._sampler
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_sampler": None}  # workers read, they do not decide
+        return {**self.__dict__, "_sampler": None, "_readers": []}  # workers read, they do not decide

@@ -47,9 +47,10 @@ def shuffled(count: int, key: int) -> Int64:
 
 
 def permute(places: Int64, count: int, key: int) -> Int64:
-    """Return where `places` of range(count) go under a random permutation that is never written down.
+    """Return where `places` of range(count) go under a random permutation.
 
-    A generalised Feistel network (Black and Rogaway 2002): a place is a pair (left, right) on an a x b
+    A small one is made whole, and every permutation is as likely. A large one is never written down: a
+    generalised Feistel network (Black and Rogaway 2002): a place is a pair (left, right) on an a x b
     grid just large enough; rounds add a hash of one to the other; a pair that falls outside the range is
     sent through again until it is inside, which keeps the map one-to-one.
 
@@ -58,6 +59,8 @@ def permute(places: Int64, count: int, key: int) -> Int64:
         count: size of the range.
         key: chooses the permutation.
     """
+    if count <= BLOCK:
+        return shuffled(count, key)[places]
     a = np.uint64(int(np.ceil(np.sqrt(count))))
     b = np.uint64(-(-count // int(a)))
     moved = _feistel(places.astype(np.uint64), a, b, key)

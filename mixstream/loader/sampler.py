@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,14 +82,14 @@ class MixtureSampler(DistributedSampler[Any]):
     def __init__(self, order: GlobalOrder, rank: int, world_size: int, weight_lag: int) -> None:
         """Walk `order` as rank `rank` of `world_size`; see `MixtureLoader` for `weight_lag`."""
         plan = order.plan
+        if world_size < 1 or not 0 <= rank < world_size:
+            raise MixtureError(f"rank={rank} of world_size={world_size}; expected a rank below the world size, from 0")
         if plan.batch_size % world_size:
             works = [size for size in range(1, plan.batch_size + 1) if plan.batch_size % size == 0]
             raise MixtureError(
                 f"batch_size={plan.batch_size} cannot be dealt to {world_size} ranks evenly; "
                 f"it can to {', '.join(map(str, works))}"
             )
-        if not 0 <= rank < world_size:
-            raise MixtureError(f"rank={rank} of world_size={world_size}; expected 0 to {world_size - 1}")
         size = plan.batch_size // world_size
         self._order = order
         self._slice = slice(rank * size, (rank + 1) * size)
@@ -96,11 +97,14 @@ class MixtureSampler(DistributedSampler[Any]):
         self._pending: dict[int, Mapping[str, float]] = {}
         self._ledgers = {0: open_ledger(plan.shares, order.terms)}
         self.consumed = 0
+        self.ended = False
+        self.walk = 0  # number of the iteration that is going on: older ones are stale
+        self.origin = 0  # batches consumed before the trainer's own count began
 
     def __iter__(self) -> Iterator[Draws]:
         """Yield this rank's draws from the next batch to consume to the end."""
         ledger = self._ledgers[self.consumed]
-        self._ledgers = {ledger.batch: ledger}
+        ledgers = self._ledgers = {ledger.batch: ledger}  # its own: a stale walk spoils no other's
         while True:
             if ledger.batch in self._pending:
                 ledger = self._order.reweigh(ledger, self._pending[ledger.batch])
@@ -108,7 +112,7 @@ class MixtureSampler(DistributedSampler[Any]):
             if step is None:
                 return
             draws, ledger = step
-            self._ledgers[ledger.batch] = ledger
+            ledgers[ledger.batch] = ledger
             yield draws.take(self._slice)
 
     def __len__(self) -> int:
@@ -130,14 +134,20 @@ class MixtureSampler(DistributedSampler[Any]):
         """Note weights that act from a global batch on; see `MixtureLoader.set_weights`."""
         check_weights(weights, self._order.plan.streams)
         earliest = self.consumed + self._weight_lag
+        num_batches = self._order.plan.num_batches
         if at_batch is None:
             at_batch = earliest
-        if at_batch < earliest:
+        elif isinstance(at_batch, bool) or not hasattr(at_batch, "__index__"):
+            raise StateError(f"at_batch={at_batch!r}; expected a whole number")
+        elif not earliest <= at_batch < num_batches:
             raise StateError(
-                f"at_batch={at_batch}, but {self.consumed} batches are consumed and weights act weight_lag="
-                f"{self._weight_lag} batches later at the soonest; choose {earliest} or later"
+                f"at_batch={at_batch}, but {self.consumed} of {num_batches} batches are consumed and weights act "
+                f"weight_lag={self._weight_lag} batches later at the soonest; choose {earliest} or later, below "
+                f"{num_batches}"
             )
-        self._pending[at_batch] = dict(weights)
+        at_batch = operator.index(at_batch)
+        if at_batch < num_batches:
+            self._pending[at_batch] = {name: float(weight) for name, weight in weights.items()}
         return at_batch
 
     def ledger(self, consumed: int | None = None) -> Ledger:
@@ -151,8 +161,30 @@ class MixtureSampler(DistributedSampler[Any]):
             ledger, {batch: weights for batch, weights in self._pending.items() if batch >= ledger.batch}
         )
 
-    def load(self, state: LoaderState) -> None:
-        """Continue from a state."""
+    def trained_within(self, num_batches: int) -> bool:
+        """Return whether a trainer that has trained `num_batches` of its own is within a batch.
+
+        The loader has then handed out one more. At the end of an epoch Composer has set its count back to 0.
+
+        Raises:
+            StateError: the trainer's count fits neither: batches were handed out and not trained on.
+        """
+        trained = num_batches + self.origin
+        ended = self.consumed >= self.ledger().end_batch
+        if trained == self.consumed or (num_batches == 0 and ended):
+            return False
+        if trained == self.consumed - 1:
+            return True
+        raise StateError(
+            f"the trainer has trained {num_batches} batches, the loader has handed out {self.consumed}: batches were "
+            f"skipped (a second `fit` in Composer does: give its Trainer spin_dataloaders=False)"
+        )
+
+    def load(self, state: LoaderState, origin: int) -> None:
+        """Continue from a state; `origin` batches of it are not in the trainer's own count."""
         self.consumed = state.ledger.batch
+        self.origin = origin
+        self.ended = False
+        self.walk += 1
         self._ledgers = {self.consumed: state.ledger}
         self._pending = dict(state.pending)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from mixstream.errors import StateError
+from mixstream.formats import Document, parse
+from mixstream.mixture.apportion import UNIT
 from mixstream.mixture.ledger import Ledger
 from mixstream.mixture.plan import Plan
-
-FORMAT = "mixstream.state"
-VERSION = 1
+from mixstream.mixture.simplex import check_weights
+from mixstream.streams.manifest import Count
 
 PendingWeights = Mapping[int, Mapping[str, float]]
 
@@ -36,21 +37,35 @@ class LoaderState:
     pending: PendingWeights = field(default_factory=dict)
 
 
+class _SavedState(Document):
+    """The JSON of a state."""
+
+    format: Literal["mixstream.state"]
+    version: Literal[1]
+    batch: Count
+    end_batch: Count
+    drawn: tuple[Count, ...]
+    owed: tuple[int, ...]
+    shares: tuple[Count, ...]
+    pending: tuple[tuple[Count, dict[str, float]], ...]
+    plan: dict[str, Any]
+
+
 def dump_state(state: LoaderState, plan: Plan) -> str:
     """Return a state as one JSON string that names the plan's streams, sizes and fingerprints."""
     ledger = state.ledger
-    content = {
-        "format": FORMAT,
-        "version": VERSION,
-        "batch": ledger.batch,
-        "end_batch": ledger.end_batch,
-        "drawn": ledger.drawn.tolist(),
-        "owed": ledger.owed.tolist(),
-        "shares": ledger.shares.tolist(),
-        "pending": [[batch, dict(weights)] for batch, weights in sorted(state.pending.items())],
-        "plan": plan.identity,
-    }
-    return json.dumps(content, separators=(",", ":"))
+    saved = _SavedState(
+        format="mixstream.state",
+        version=1,
+        batch=ledger.batch,
+        end_batch=ledger.end_batch,
+        drawn=tuple(ledger.drawn.tolist()),
+        owed=tuple(ledger.owed.tolist()),
+        shares=tuple(ledger.shares.tolist()),
+        pending=tuple(sorted((batch, dict(weights)) for batch, weights in state.pending.items())),
+        plan=plan.identity,
+    )
+    return saved.model_dump_json()
 
 
 def parse_state(text: str, plan: Plan) -> LoaderState:
@@ -60,13 +75,10 @@ def parse_state(text: str, plan: Plan) -> LoaderState:
         StateError: it is no such state, or one of another plan: the difference is told.
     """
     try:
-        content = json.loads(text)
-        found = (content["format"], content["version"])
-    except (TypeError, ValueError, KeyError) as problem:
-        raise StateError(f"not a state of mixstream's loader: {problem!r}") from None
-    if found != (FORMAT, VERSION):
-        raise StateError(f"the state has format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} {VERSION}")
-    differences = _differences(content["plan"], plan.identity)
+        saved = parse(_SavedState, json.loads(text), "the loader's state")
+    except (TypeError, ValueError) as problem:
+        raise StateError(f"not a state of mixstream's loader: {problem}") from None
+    differences = _differences(saved.plan, plan.identity)
     differences.sort(key=lambda told: not told.endswith(("is gone", "is new")))  # what explains the others
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
@@ -74,9 +86,37 @@ def parse_state(text: str, plan: Plan) -> LoaderState:
             f"the state belongs to another plan: {'; '.join(differences[:3])}{more}; resume with the plan it "
             f"was saved under, or start anew in another folder"
         )
-    arrays = {key: np.array(content[key], dtype=np.int64) for key in ("drawn", "owed", "shares")}
-    ledger = Ledger(batch=content["batch"], end_batch=content["end_batch"], **arrays)
-    return LoaderState(ledger, dict(content["pending"]))
+    _check_account(saved, plan)
+    ledger = Ledger(
+        batch=saved.batch,
+        end_batch=saved.end_batch,
+        drawn=np.array(saved.drawn, dtype=np.int64),
+        owed=np.array(saved.owed, dtype=np.int64),
+        shares=np.array(saved.shares, dtype=np.int64),
+    )
+    return LoaderState(ledger, dict(saved.pending))
+
+
+def _check_account(saved: _SavedState, plan: Plan) -> None:
+    """Refuse an account that no run of the plan can have come to.
+
+    Raises:
+        StateError: telling what does not add up.
+    """
+    told = {
+        "streams counted": ({len(saved.drawn), len(saved.owed), len(saved.shares)}, {len(plan.streams)}),
+        "draws": (sum(saved.drawn), saved.batch * plan.batch_size),
+        "units owed": (sum(saved.owed), 0),
+        "units of shares": (sum(saved.shares), UNIT),
+        "batches up to its end": (saved.batch <= saved.end_batch <= plan.num_batches, True),
+    }
+    for what, (found, expected) in told.items():
+        if found != expected:
+            raise StateError(f"the state does not add up: {what} are {found}, expected {expected}; it is damaged")
+    for batch, weights in saved.pending:
+        check_weights(weights, plan.streams)
+        if not saved.batch <= batch < plan.num_batches:
+            raise StateError(f"the state has weights for batch {batch} of a run at {saved.batch}; it is damaged")
 
 
 def _differences(saved: Any, here: Any, where: str = "") -> list[str]:

@@ -81,10 +81,11 @@ def apportion(owed: Int64, shares: Int64, room: Int64, batch_size: int) -> Int64
     due = owed + shares * batch_size
     counts: Int64 = np.clip(due // UNIT, 0, room)
     left = batch_size - int(counts.sum())
-    if left < 0:  # whole draws alone are too many: the least behind wait
-        order = np.argsort(np.where(counts > 0, due - counts * UNIT, UNIT), kind="stable")
-        counts[order[:-left]] -= 1
-        left = 0
+    while left < 0:  # whole draws alone are too many: the least behind wait
+        order = np.argsort(due - counts * UNIT, kind="stable")
+        waiting = order[(counts > 0)[order]][:-left]
+        counts[waiting] -= 1
+        left += len(waiting)
     if left > 0:
         rest = np.where(room > counts, due - counts * UNIT, -UNIT)
         counts[_most_urgent(rest, shares * batch_size, left, batch_size)] += 1

@@ -12,6 +12,8 @@ from mixstream.mixture.apportion import UNIT, to_units
 from mixstream.mixture.simplex import Float64, check_floor, project
 from mixstream.streams.index import Int64
 
+_LEAST_WEIGHT = 1e-12  # in place of 0, under a floor: far below it, and yet it can be scaled up
+
 MaxRepeats = float | Mapping[str, float] | None
 
 
@@ -28,8 +30,10 @@ def repeat_budgets(max_repeats: MaxRepeats, names: Sequence[str]) -> list[float 
     for name, value in asked.items():
         if name != "*" and name not in names:
             raise BudgetError(f"max_repeats names {name!r}, which is no stream{nearest(name, names)}")
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise BudgetError(f"max_repeats of {name!r} is {value}; expected a finite number above 0 (None: unlimited)")
+        if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
+            raise BudgetError(
+                f"max_repeats of {name!r} is {value!r}; expected a finite number above 0 (None: unlimited)"
+            )
     return [asked.get(name, asked.get("*")) for name in names]
 
 
@@ -42,7 +46,7 @@ def draw_limits(sizes: Int64, budgets: Sequence[float | None], num_draws: int) -
         num_draws: draws of the run.
     """
     limits = [
-        num_draws if budget is None else min(num_draws, math.floor(budget * int(size)))
+        num_draws if budget is None else math.floor(min(num_draws, budget * int(size)))
         for size, budget in zip(sizes, budgets, strict=True)
     ]
     return np.array(limits, dtype=np.int64)
@@ -63,25 +67,34 @@ def check_floor_within(floor: float, caps: Float64, names: Sequence[str]) -> Non
         least = int(caps.argmin())
         raise FloorError(
             f"floor={floor}, but the repeat budget of {names[least]!r} allows it {caps[least]:.6g} of the "
-            f"mixture at most; choose a floor of at most {math.floor(caps[least] * 1e6) / 1e6:g}, raise its "
+            f"mixture at most; choose a floor of at most {math.floor(caps[least] * 1e12) / 1e12:g}, raise its "
             f"max_repeats, or lower budget_tokens"
         )
 
 
-def check_supply(limits: Int64, wanted: Float64, num_draws: int, tokens_a_draw: int, sizes: Int64) -> None:
-    """Refuse budgets that together cannot supply the run.
+def check_supply(
+    limits: Int64, wanted: Float64, num_draws: int, tokens_a_draw: int, catalog: Mapping[str, int]
+) -> None:
+    """Refuse budgets that together cannot supply the run, or that leave a wanted stream nothing.
 
     Args:
         limits: (K,) most draws of each stream.
         wanted: (K,) weight or floor of each stream; those with 0 give nothing.
         num_draws: draws of the run.
         tokens_a_draw: the sequence length.
-        sizes: (K,) samples of each stream.
+        catalog: {name: samples} of the K streams.
 
     Raises:
         BudgetError: with need, supply, and the ways out.
     """
     used = wanted > 0
+    sizes = np.array(list(catalog.values()), dtype=np.int64)
+    for name, size, limit in zip(catalog, sizes, np.where(used, limits, 1), strict=True):
+        if limit == 0:
+            raise BudgetError(
+                f"the repeat budget of {name!r} ({size} samples) pays less than one sample; raise it to "
+                f"{1 / size:.3g} or more, or give the stream weight 0"
+            )
     supply = int(limits[used].sum())
     if supply >= num_draws:
         return
@@ -90,7 +103,7 @@ def check_supply(limits: Int64, wanted: Float64, num_draws: int, tokens_a_draw: 
     raise BudgetError(
         f"the run needs {num_draws * tokens_a_draw:,} tokens ({num_draws:,} samples), but the repeat budgets of "
         f"its {int(used.sum())} streams supply {supply * tokens_a_draw:,} ({supply:,} samples); raise max_repeats "
-        f"to {enough:g} or more, lower budget_tokens to {supply * tokens_a_draw:,} or less, or add data"
+        f"to {enough:.2f} or more, lower budget_tokens to {supply * tokens_a_draw:,} or less, or add data"
     )
 
 
@@ -107,8 +120,10 @@ def shares_within(weights: Float64, floor: float, caps: Int64) -> Int64:
 
     Args:
         weights: (K,) sum 1.
-        floor: least share of every stream; where its cap is lower, the cap holds.
-        caps: (K,) greatest shares in units; those with weight sum to at least UNIT.
+        floor: least share of every stream; where its cap is lower, the cap holds. With a floor, a stream of
+            weight 0 gets more than it where the streams with weight cannot fill the run.
+        caps: (K,) greatest shares in units; those of the streams with weight, of all where there is a floor,
+            sum to at least UNIT.
 
     What a cap refuses goes to the others in proportion to their weights (docs/engine.md, M3).
     """
@@ -116,4 +131,5 @@ def shares_within(weights: Float64, floor: float, caps: Int64) -> Int64:
     excess = int(least.sum()) - UNIT  # K ceilings can add up to some units more than UNIT
     if excess > 0:
         least = least - (np.arange(len(least)) < excess)
-    return to_units(project(weights, least / UNIT, caps / UNIT), least, caps)
+    wanted = np.maximum(weights, _LEAST_WEIGHT) if floor else weights
+    return to_units(project(wanted, least / UNIT, caps / UNIT), least, caps)

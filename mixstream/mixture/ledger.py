@@ -64,7 +64,8 @@ def reweigh(ledger: Ledger, terms: Terms, weights: Float64) -> Ledger:
 
     The streams' repeat budgets hold (M3): none gets a share that, kept to the end of the run, would use
     more than is left of its budget, evenly over the rest of the run; the others get what it cannot take.
-    Where the streams that have weight cannot supply the rest of the run, it ends when they are spent.
+    Where the streams that have weight (all of them, if there is a floor) cannot supply the rest of the run,
+    it ends when they are spent.
     """
     wanted = (weights > 0) | (terms.floor > 0)
     room = np.where(wanted, terms.limits - ledger.drawn, 0)

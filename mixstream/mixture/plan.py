@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mixstream.errors import BudgetError, MixtureError
 from mixstream.formats import Document, dump_json, read_json, write_whole
@@ -76,6 +77,8 @@ class Plan(Document):
 
     Attributes:
         root: the folder that holds the streams.
+        split: the sub-folder of each that is read, None for the stream itself.
+        weights_from: the rule or file that the weights came from, or ``given``.
         entries: one a stream, in the order in which a batch numbers them.
         tokenizer: what made all streams' tokens; None where it is unknown.
         sequence_length: tokens of a sample.
@@ -91,6 +94,8 @@ class Plan(Document):
     format: Literal["mixstream.plan"] = "mixstream.plan"
     version: Literal[1] = 1
     root: str
+    split: str | None
+    weights_from: str
     tokenizer: TokenizerInfo | None
     sequence_length: Positive
     batch_size: Annotated[int, Field(gt=0, le=MAX_BATCH_SIZE)]
@@ -100,7 +105,15 @@ class Plan(Document):
     window_samples: Positive
     lanes: Literal[1]
     seed: Count
-    entries: tuple[PlannedStream, ...]
+    entries: Annotated[tuple[PlannedStream, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Plan:
+        if len(set(self.streams)) != len(self.streams):
+            raise ValueError("a stream is named twice")
+        if int(self.shares.sum()) != UNIT:
+            raise ValueError(f"proportions sum to {math.fsum(self.proportions)!r}, not to 1")
+        return self
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -147,7 +160,17 @@ class Plan(Document):
                 "window_samples": True,
                 "lanes": True,
                 "seed": True,
-                "entries": {"__all__": {"name", "num_samples", "fingerprint", "weight", "proportion", "max_repeats"}},
+                "entries": {
+                    "__all__": {
+                        "name",
+                        "token_column",
+                        "num_samples",
+                        "fingerprint",
+                        "weight",
+                        "proportion",
+                        "max_repeats",
+                    }
+                },
             },
         )
 
@@ -207,7 +230,8 @@ def build_plan(
         WeightsError, FloorError, BudgetError: with the numbers and the ways out.
         MixtureError: an option that this version does not have.
     """
-    _check_options(catalog, sequence_length, schedule, lanes, window_samples, seed)
+    _check_numbers(budget_tokens=budget_tokens, batch_size=batch_size, window_samples=window_samples, seed=seed)
+    _check_options(catalog, sequence_length, schedule, lanes, batch_size)
     first = next(iter(catalog))
     num_batches = _num_batches(budget_tokens, batch_size, first.sequence_length)
     num_draws = num_batches * batch_size
@@ -216,11 +240,13 @@ def build_plan(
     budgets = repeat_budgets(max_repeats, catalog.names)
     limits = draw_limits(sizes, budgets, num_draws)
     check_floor_within(floor, limits / num_draws, catalog.names)
-    check_supply(limits, asked + floor, num_draws, first.sequence_length, sizes)
+    check_supply(limits, asked + floor, num_draws, first.sequence_length, catalog.sizes)
     proportions = shares_within(asked, floor, share_caps(limits, num_draws)) / UNIT
     samples = np.minimum(round_to(num_draws, proportions), limits)
     return Plan(
         root=str(catalog.root.absolute()),
+        split=catalog.split,
+        weights_from="given" if isinstance(weights, Mapping) else str(weights),
         tokenizer=first.tokenizer,
         sequence_length=first.sequence_length,
         batch_size=batch_size,
@@ -250,14 +276,19 @@ def build_plan(
     )
 
 
+def _check_numbers(**numbers: int) -> None:
+    """Refuse what is no whole number, or too small or large to count with."""
+    for name, value in numbers.items():
+        least = 0 if name == "seed" else 1
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 62:
+            raise MixtureError(f"{name}={value!r}; expected a whole number of at least {least}, below 2^62")
+
+
 def _check_options(
-    catalog: Catalog,
-    sequence_length: int | None,
-    schedule: object,
-    lanes: int,
-    window_samples: int,
-    seed: int,
+    catalog: Catalog, sequence_length: int | None, schedule: object, lanes: int, batch_size: int
 ) -> None:
+    if not len(catalog):
+        raise MixtureError("the catalog holds no stream")
     catalog.check_alike()
     stored = next(iter(catalog)).sequence_length
     if sequence_length not in (None, stored):
@@ -269,15 +300,11 @@ def _check_options(
         raise MixtureError("schedule: this version keeps a plan's proportions for the whole run; leave it out")
     if lanes != 1:
         raise MixtureError(f"lanes={lanes}: this version has one lane; leave it out")
-    if window_samples < 1:
-        raise MixtureError(f"window_samples={window_samples}; expected at least 1")
-    if seed < 0:
-        raise MixtureError(f"seed={seed}; expected at least 0")
+    if batch_size > MAX_BATCH_SIZE:
+        raise MixtureError(f"batch_size={batch_size}; expected 1 to {MAX_BATCH_SIZE:,}")
 
 
 def _num_batches(budget_tokens: int, batch_size: int, sequence_length: int) -> int:
-    if not 1 <= batch_size <= MAX_BATCH_SIZE:
-        raise MixtureError(f"batch_size={batch_size}; expected 1 to {MAX_BATCH_SIZE:,}")
     num_batches = budget_tokens // (batch_size * sequence_length)
     if num_batches < 1:
         raise BudgetError(

@@ -32,12 +32,13 @@ def check_weights(weights: Mapping[str, float], names: Sequence[str]) -> Float64
             f"give every stream one, 0 to leave it out"
         )
     for name, weight in weights.items():
-        if not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight < 0:
-            raise WeightsError(f"weight of {name!r} is {weight!r}; expected a finite number of at least 0")
+        # Not above 1: that also refuses integers too large to be floats.
+        if not isinstance(weight, (int, float)) or not 0 <= weight <= 1 + SUM_TOLERANCE:
+            raise WeightsError(f"weight of {name!r} is {weight!r}; expected a number from 0 to 1")
     total = math.fsum(weights.values())
     if abs(total - 1) > SUM_TOLERANCE:
         raise WeightsError(f"weights sum to {total!r}, expected 1 within {SUM_TOLERANCE}; divide them by their sum")
-    return np.array([weights[name] for name in names], dtype=np.float64)
+    return np.minimum(np.array([weights[name] for name in names], dtype=np.float64), 1.0)
 
 
 def check_floor(floor: float, count: int) -> None:
@@ -46,8 +47,8 @@ def check_floor(floor: float, count: int) -> None:
     Raises:
         FloorError: with the sum and the largest floor that works.
     """
-    if not math.isfinite(floor) or floor < 0:
-        raise FloorError(f"floor={floor}; expected a finite number of at least 0")
+    if not isinstance(floor, (int, float)) or not 0 <= floor < math.inf:
+        raise FloorError(f"floor={floor!r}; expected a finite number of at least 0")
     if floor * count > 1 + 1e-12:
         raise FloorError(
             f"floor={floor} for {count} streams adds up to {floor * count:g} of the mixture; "
@@ -84,7 +85,8 @@ def project(weights: Float64, floor: Float64, cap: Float64) -> Float64:
     free = weights > 0
     while free.any():
         left = 1 - math.fsum(shares[~free])
-        scaled = weights * (left / math.fsum(weights[free]))
+        relative = np.where(free, weights, 0) / weights[free].max()  # so that tiny weights do not overflow
+        scaled = relative * (left / math.fsum(relative[free]))
         over = free & (scaled > cap)
         under = free & (scaled < floor)
         if not over.any() and not under.any():

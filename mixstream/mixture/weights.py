@@ -14,6 +14,7 @@ import numpy as np
 from mixstream.errors import WeightsError, nearest
 from mixstream.mixture.simplex import Float64, check_weights
 
+MAX_EXPONENT = 100
 RULES = ("natural", "uniform", "temperature:EXPONENT", "unimax:MAX_REPEATS")
 WeightsSpec = str | Path | Mapping[str, float]
 
@@ -37,8 +38,8 @@ def temperature(sizes: Float64, exponent: float) -> Float64:
     Raises:
         WeightsError: the exponent is negative or not finite.
     """
-    if not np.isfinite(exponent) or exponent < 0:
-        raise WeightsError(f"temperature exponent {exponent}; expected a finite number of at least 0")
+    if not 0 <= exponent <= MAX_EXPONENT:
+        raise WeightsError(f"temperature exponent {exponent}; expected a number from 0 to {MAX_EXPONENT}")
     logs = exponent * np.log(sizes)
     raised: Float64 = np.exp(logs - logs.max())
     return natural(raised)
@@ -78,6 +79,8 @@ def resolve_weights(spec: WeightsSpec, tokens: Mapping[str, int], budget_tokens:
     names = list(tokens)
     if isinstance(spec, Mapping):
         return check_weights(spec, names)
+    if not isinstance(spec, (str, Path)):
+        raise WeightsError(f"weights are {type(spec).__name__}; expected {{name: weight}}, a rule, or a file's path")
     rule, _, argument = str(spec).partition(":")
     sizes = np.array(list(tokens.values()), dtype=np.float64)
     if rule == "natural" and not argument:

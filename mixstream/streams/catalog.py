@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from mixstream.errors import ShardError, StreamError, nearest
 from mixstream.streams.index import INDEX_NAME, MdsIndex, read_index
-from mixstream.streams.manifest import TokenizerInfo, read_manifest
-from mixstream.streams.shard import OpenShards, Shard, TokenColumn, find_token_column
+from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, TokenizerInfo, read_manifest
+from mixstream.streams.shard import Shard, TokenColumn, find_token_column
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,18 @@ class Stream:
         """Hash of the index: another number, order, size or hash of shards gives another one."""
         return self.index.fingerprint
 
-    def open_shards(self) -> OpenShards:
-        """Return the stream's shards, each mapped when it is first asked for."""
-        return OpenShards(self._open_shard)
+    def open_shard(self, number: int) -> Shard:
+        """Map one shard.
+
+        Raises:
+            ShardError: it is not what index.json says.
+        """
+        return Shard(
+            self.directory / self.index.files[number],
+            int(self.index.file_bytes[number]),
+            int(self.index.shard_samples[number]),
+            self.column,
+        )
 
     def check_files(self) -> None:
         """Check that every shard file is there in its full size; O(shards), nothing is read.
@@ -73,21 +82,14 @@ class Stream:
                     f"or changed, copy or convert stream {self.name!r} again"
                 )
 
-    def _open_shard(self, number: int) -> Shard:
-        return Shard(
-            self.directory / self.index.files[number],
-            int(self.index.file_bytes[number]),
-            int(self.index.shard_samples[number]),
-            self.column,
-        )
-
 
 class Catalog:
     """The streams under one folder, in the order of their names."""
 
-    def __init__(self, root: Path, streams: Mapping[str, Stream]) -> None:
-        """Hold `streams`, found under `root`; use `Catalog.open` to find them."""
+    def __init__(self, root: Path, streams: Mapping[str, Stream], split: str | None = None) -> None:
+        """Hold `streams`, found under `root` or in the sub-folders `split` there; use `Catalog.open` to find them."""
         self.root = root
+        self.split = split
         self.streams: Mapping[str, Stream] = MappingProxyType(dict(streams))
 
     @classmethod
@@ -114,6 +116,7 @@ class Catalog:
             folder = folder.absolute().parent
         else:
             directories = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
+        _check_whole(directories)
         places = {child.name: child / split if split else child for child in directories}
         found = {
             name: open_stream(name, place, token_column)
@@ -126,7 +129,21 @@ class Catalog:
                 f"{folder}: holds no stream{inside}, that is no folder with an {INDEX_NAME}; "
                 f"`mixstream convert` makes streams from a corpus"
             )
-        return cls(folder, found)
+        return cls(folder, found, split)
+
+    def heldout(self) -> Catalog | None:
+        """Return the catalog of these streams' held-out splits, or None where none has one.
+
+        Raises:
+            StreamError: a held-out split of another tokenizer or sequence length than its stream.
+        """
+        found = {}
+        for name, stream in self.streams.items():
+            place = stream.directory / HELDOUT
+            if (place / INDEX_NAME).exists():
+                found[name] = open_stream(name, place, stream.column.name)
+                Catalog(self.root, {name: stream, f"{name}/{HELDOUT}": found[name]}).check_alike()
+        return Catalog(self.root, found, HELDOUT) if found else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,6 +192,20 @@ class Catalog:
                 )
 
 
+def _check_whole(directories: Iterable[Path]) -> None:
+    """Refuse folders that were streams and have lost their index: leaving them out would not be noticed.
+
+    Raises:
+        StreamError: naming the first.
+    """
+    for directory in directories:
+        parts = [MANIFEST_NAME, "shard.00000.mds"]
+        if any((directory / part).exists() for part in parts) and not (directory / INDEX_NAME).exists():
+            raise StreamError(
+                f"{directory}: holds parts of a stream but no {INDEX_NAME}; copy or convert it again, or remove it"
+            )
+
+
 def open_stream(name: str, directory: Path, token_column: str | None = None) -> Stream:
     """Return one stream, from its index.json and stream.json.
 
@@ -186,13 +217,12 @@ def open_stream(name: str, directory: Path, token_column: str | None = None) -> 
     wanted = manifest.token_column if manifest is not None else token_column
     column = find_token_column(index, str(directory), wanted)
     length = column.sequence_length or _length_of_first(directory, index, column)
-    if manifest is not None and (manifest.num_samples, manifest.sequence_length) != (
-        index.num_samples,
-        length,
-    ):
+    found = (index.num_samples, length, index.num_samples * length, column.dtype.name)
+    told = manifest and (manifest.num_samples, manifest.sequence_length, manifest.num_tokens, manifest.dtype)
+    if told not in (None, found):
         raise StreamError(
-            f"{directory}: stream.json says {manifest.num_samples} samples of {manifest.sequence_length} "
-            f"tokens, index.json says {index.num_samples} of {length}; convert the corpus again"
+            f"{directory}: stream.json says {told}, index.json {found} (samples, sequence length, tokens, type); "
+            f"convert the corpus again"
         )
     return Stream(
         name=name,

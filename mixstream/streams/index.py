@@ -60,9 +60,9 @@ def read_index(directory: Path) -> MdsIndex:
     path = directory / INDEX_NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StreamError(f"{path}: no such file; {directory} is not an MDS directory") from None
-    except ValueError as problem:
+    except OSError as problem:
+        raise StreamError(f"{path}: {problem.strerror}; {directory} is not an MDS directory") from None
+    except (ValueError, RecursionError) as problem:
         raise StreamError(f"{path}: not JSON ({problem}); it may be truncated, convert the corpus again") from None
     if not isinstance(content, dict) or not isinstance(content.get("shards"), list):
         raise StreamError(f"{path}: has no list of shards; it is not an MDS index")
@@ -73,23 +73,25 @@ def read_index(directory: Path) -> MdsIndex:
         raise StreamError(f"{path}: lists no shard; the stream is empty, leave it out or convert it again")
     try:
         return _index_of(path, shards)
-    except (KeyError, TypeError) as problem:
+    except StreamError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise StreamError(f"{path}: a shard's entry is not MDS ({problem!r})") from None
 
 
 def _index_of(path: Path, shards: list[dict[str, Any]]) -> MdsIndex:
-    first = shards[0]
-    columns = tuple(tuple(first[key]) for key in ("column_names", "column_encodings", "column_sizes"))
+    columns = _columns(shards[0])
     for shard in shards:
         if shard.get("format") != "mds":
             raise StreamError(f"{path}: a shard has format {shard.get('format')!r}, expected 'mds'")
-        if tuple(tuple(shard[k]) for k in ("column_names", "column_encodings", "column_sizes")) != columns:
+        if _columns(shard) != columns:
             raise StreamError(f"{path}: shards disagree in their columns; convert the corpus again")
         if shard["compression"]:
             raise StreamError(
                 f"{path}: shards are compressed ({shard['compression']}); this version reads raw shards, "
                 f"write them with compression=None"
             )
+    names, encodings, sizes = columns
     files = tuple(_safe_name(path, shard["raw_data"]["basename"]) for shard in shards)
     if len(set(files)) != len(files):
         raise ShardError(f"{path}: names a shard file twice; convert the corpus again")
@@ -104,11 +106,21 @@ def _index_of(path: Path, shards: list[dict[str, Any]]) -> MdsIndex:
         files=files,
         file_bytes=file_bytes,
         shard_samples=shard_samples,
-        column_names=columns[0],
-        column_encodings=columns[1],
-        column_sizes=columns[2],
+        column_names=names,
+        column_encodings=encodings,
+        column_sizes=sizes,
         fingerprint=digest,
     )
+
+
+def _columns(shard: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int | None, ...]]:
+    """Return a shard's column names, encodings and sizes, one each a column."""
+    names = tuple(str(name) for name in shard["column_names"])
+    encodings = tuple(str(encoding) for encoding in shard["column_encodings"])
+    sizes = tuple(None if size is None else int(size) for size in shard["column_sizes"])
+    if not len(names) == len(encodings) == len(sizes):
+        raise ValueError(f"{len(names)} column names, {len(encodings)} encodings, {len(sizes)} sizes")
+    return names, encodings, sizes
 
 
 def _safe_name(path: Path, name: str) -> str:

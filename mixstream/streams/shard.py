@@ -23,7 +23,7 @@ Tokens = npt.NDArray[Any]
 
 TOKEN_COLUMNS = ("tokens", "input_ids")
 TOKEN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64")
-MAX_OPEN_SHARDS = 256  # an open map holds one file descriptor; 1024 is a common limit of a process
+MAX_OPEN_SHARDS = 256  # of one dataset: a map holds one file descriptor, and 1024 is a common limit of a process
 _SHAPE_DTYPES = (np.dtype("u1"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8"))
 
 
@@ -76,9 +76,11 @@ def find_token_column(index: MdsIndex, where: str, name: str | None = None) -> T
     position = known.index(found[0])
     kind, _, rest = index.column_encodings[position].partition(":")
     dtype, _, shape = rest.partition(":")
-    if kind != "ndarray" or dtype not in TOKEN_DTYPES or "," in shape:
+    size = index.column_sizes[position]
+    fixed = shape.isdecimal() and size == int(shape) * np.dtype(dtype if dtype in TOKEN_DTYPES else "u1").itemsize
+    if kind != "ndarray" or dtype not in TOKEN_DTYPES or not (fixed or (shape == "" and not size)):
         raise StreamError(
-            f"{where}: column {found[0]} is encoded as {index.column_encodings[position]!r}; "
+            f"{where}: column {found[0]} is encoded as {index.column_encodings[position]!r} of {size} bytes; "
             f"expected ndarray:DTYPE:LENGTH or ndarray:DTYPE, one row of integers"
         )
     return TokenColumn(
@@ -146,43 +148,54 @@ class Shard:
         """Return one sample's tokens, whatever its layout."""
         sample = self._data[int(self._offsets[row]) : int(self._offsets[row + 1])]
         column = self._column
-        sizes = list(column.sizes)
-        told = iter(sample[: 4 * column.num_variable].view("<u4").tolist())
-        full = [next(told) if size is None else size for size in sizes]
-        start = 4 * column.num_variable + sum(full[: column.position])
-        value = sample[start : start + full[column.position]]
-        if start + full[column.position] > len(sample):
-            raise ShardError(f"{self._path}: row {row} ends before its column {column.name} does")
-        return self._values(value, row)
+        head = 4 * column.num_variable
+        told = iter(sample[: min(head, len(sample)) // 4 * 4].view("<u4").tolist())
+        full = [next(told, 0) if size is None else size for size in column.sizes]
+        if head + sum(full) != len(sample):
+            raise ShardError(
+                f"{self._path}: row {row} has {len(sample)} bytes, its columns add up to {head + sum(full)}; "
+                f"the shard is damaged, copy or convert it again"
+            )
+        start = head + sum(full[: column.position])
+        return self._values(sample[start : start + full[column.position]], row)
 
     def _values(self, value: npt.NDArray[np.uint8], row: int) -> Tokens:
         """Strip the shape that an ndarray of dynamic shape carries in front of its values."""
         column = self._column
         if column.sequence_length is None:
-            num_dimensions, code = int(value[0]) >> 2, int(value[0]) & 3
-            if num_dimensions != 1:
-                raise ShardError(f"{self._path}: row {row} has {num_dimensions} dimensions, expected 1")
-            value = value[1 + _SHAPE_DTYPES[code].itemsize :]
+            # A byte tells dimensions and the type of the shape, which comes next: (length,).
+            num_dimensions, code = divmod(int(value[0]) if len(value) else 0, 4)
+            width = _SHAPE_DTYPES[code].itemsize
+            length = int.from_bytes(value[1 : 1 + width].tobytes(), "little")
+            if num_dimensions != 1 or length < 1 or len(value) != 1 + width + length * column.dtype.itemsize:
+                raise ShardError(
+                    f"{self._path}: row {row} is not one row of {column.dtype.name}: {num_dimensions} dimensions, "
+                    f"{length} long, in {len(value)} bytes; the shard is damaged, or not of tokens"
+                )
+            value = value[1 + width :]
         return np.frombuffer(value.tobytes(), dtype=column.dtype)
 
 
 class OpenShards:
-    """The shards of one stream that are mapped now: opened when first read, the oldest closed."""
+    """The shards that one dataset has mapped now, of all its streams: the one not read for longest is closed."""
 
-    def __init__(self, open_shard: Callable[[int], Shard], limit: int = MAX_OPEN_SHARDS) -> None:
-        """Open shard number i by ``open_shard(i)``, keep at most `limit`."""
-        self._open_shard = open_shard
+    def __init__(self, limit: int = MAX_OPEN_SHARDS) -> None:
+        """Keep at most `limit` open."""
         self._limit = limit
-        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._open: OrderedDict[tuple[str, int], Shard] = OrderedDict()
 
-    def __getitem__(self, number: int) -> Shard:
-        if number in self._open:
-            self._open.move_to_end(number)
-            return self._open[number]
-        shard = self._open_shard(number)
-        self._open[number] = shard
-        if len(self._open) > self._limit:
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def get(self, stream: str, number: int, open_shard: Callable[[int], Shard]) -> Shard:
+        """Return shard `number` of a stream, opened by ``open_shard(number)`` where it is not."""
+        key = stream, number
+        if key in self._open:
+            self._open.move_to_end(key)
+            return self._open[key]
+        while len(self._open) >= self._limit:
             self._open.popitem(last=False)
+        shard = self._open[key] = open_shard(number)
         return shard
 
 
@@ -196,7 +209,10 @@ def _map(path: Path, file_bytes: int) -> npt.NDArray[np.uint8]:
             f"{path}: {found} bytes, index.json says {file_bytes}; the shard is truncated or changed, "
             f"copy or convert it again"
         )
-    return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))  # a plain array is indexed faster
+    try:
+        return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))  # a plain array is indexed faster
+    except (OSError, ValueError) as problem:
+        raise ShardError(f"{path}: cannot be mapped ({problem})") from None
 
 
 def _offsets(path: Path, data: npt.NDArray[np.uint8], num_samples: int) -> Int64:

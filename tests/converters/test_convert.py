@@ -38,8 +38,7 @@ def tokens_of(directory):
     from mixstream.streams.catalog import open_stream
 
     stream = open_stream(directory.name, directory)
-    shards = stream.open_shards()
-    return np.concatenate([shards[i].read(np.arange(n)) for i, n in enumerate(stream.index.shard_samples)])
+    return np.concatenate([stream.open_shard(i).read(np.arange(n)) for i, n in enumerate(stream.index.shard_samples)])
 
 
 texts = st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=30)

@@ -179,8 +179,15 @@ def test_a_second_change_for_a_batch_replaces_the_first(catalog):
 
 def test_bad_changes_are_refused(catalog):
     loader = MixtureLoader(plan_of(catalog), weight_lag=4)
-    with pytest.raises(StateError, match=r"at_batch=3, but 0 batches are consumed .* choose 4 or later"):
+    with pytest.raises(
+        StateError, match=r"at_batch=3, but 0 of 30 batches are consumed .* choose 4 or later, below 30"
+    ):
         loader.set_weights(OTHER, 3)
+    for at_batch, message in [(30, "below 30"), (12.5, "expected a whole number"), ("12", "expected a whole number")]:
+        with pytest.raises(StateError, match=message):
+            loader.set_weights(OTHER, at_batch)
+    loader.set_weights(OTHER, np.int64(12))
+    loader.load_state_dict(loader.state_dict())  # numpy's numbers are JSON's in the state
     with pytest.raises(WeightsError, match="no weight for"):
         loader.set_weights({"ca.tales": 1.0})
     with pytest.raises(WeightsError, match="nan"):
@@ -295,17 +302,127 @@ def test_streams_that_are_spent_end_the_run_with_a_warning(catalog):
     assert 5 < read < 40
 
 
+def test_new_weights_for_none_but_spent_streams_end_a_run_with_a_floor_only_when_all_are_spent(catalog):
+    """A stream of weight 0 is at the floor, and above it where the others cannot fill the run."""
+    plan = plan_of(catalog, batches=40, weights="uniform", max_repeats={"eu.tales": 6}, floor=0.05)
+    loader = MixtureLoader(plan, weight_lag=0)
+    for read, _ in enumerate(loader, start=1):
+        if read == 5:
+            loader.set_weights(dict.fromkeys(plan.streams, 0.0) | {"eu.tales": 1.0})
+    assert read == 40
+    assert loader.ledger().drawn[plan.streams.index("eu.tales")] == 6 * 23
+
+
+def test_an_iterator_that_was_overtaken_is_refused_and_spoils_nothing(catalog):
+    plan = plan_of(catalog, batches=12)
+    alone = [told(batch) for batch in MixtureLoader(plan)]
+    loader = MixtureLoader(plan)
+    first = iter(loader)
+    states = [loader.state_dict()]
+    for _ in range(6):
+        next(first)
+        states.append(loader.state_dict())
+    loader.load_state_dict(states[3])
+    with pytest.raises(StateError, match="this iterator is stale"):
+        next(first)
+    second, third = iter(loader), iter(loader)
+    assert told(next(second)) == alone[3]
+    assert told(next(third)) == alone[4]
+    with pytest.raises(StateError, match="this iterator is stale"):
+        next(second)
+    assert loader.state_dict() == states[5]
+    assert [told(batch) for batch in third] == alone[5:]
+
+
+def test_a_finished_loader_reads_again_from_an_earlier_state(catalog):
+    loader = MixtureLoader(plan_of(catalog, batches=3))
+    start = loader.state_dict()
+    first = [told(batch) for batch in loader]
+    loader.dataset.load_state_dict(start)
+    assert [told(batch) for batch in loader] == first
+    loader.load_state_dict(start)
+    assert [told(batch) for batch in loader] == first
+
+
+def test_loading_forgets_changes_that_were_to_come(catalog):
+    loader = MixtureLoader(plan_of(catalog), weight_lag=2)
+    state = loader.state_dict()
+    loader.set_weights(OTHER, 5)
+    loader.load_state_dict(state)
+    assert loader.state_dict() == state
+
+
+def test_weights_that_the_caller_changes_later_stay_as_they_were_set(catalog):
+    loader = MixtureLoader(plan_of(catalog), weight_lag=2)
+    mine = dict(OTHER)
+    loader.set_weights(mine, 5)
+    mine["ca.tales"] = 9.0
+    assert json.loads(loader.state_dict())["pending"] == [[5, OTHER]]
+
+
+def test_composers_protocol(catalog):
+    """Its count of trained samples: at the start, between batches, within one, and set back at an epoch's end."""
+    plan = plan_of(catalog, batches=4)
+    loader = MixtureLoader(plan)
+    states = [loader.state_dict()]
+    assert loader.dataset.state_dict(0, True) == states[0]
+    iterator = iter(loader)
+    for trained in range(4):
+        next(iterator)
+        states.append(loader.state_dict())
+        if trained < 3:
+            assert loader.dataset.state_dict(12 * trained, True) == states[trained]
+        assert loader.dataset.state_dict(12 * (trained + 1), True) == states[trained + 1]
+    assert loader.dataset.state_dict(0, True) == states[4]
+    # A second `fit` counts on while the loader has gone ahead: refused, or states would skip batches.
+    again = MixtureLoader(plan)
+    iterator = iter(again)
+    for _ in range(3):
+        next(iterator)
+    with pytest.raises(StateError, match="has trained 1 batches, the loader has handed out 3: batches were skipped"):
+        again.dataset.state_dict(12, True)
+    # A trainer that begins to count at a state that was loaded by hand.
+    by_hand = MixtureLoader(plan)
+    by_hand.load_state_dict(states[2])
+    next(iter(by_hand))
+    assert by_hand.dataset.state_dict(12, True) == states[3]
+    assert by_hand.dataset.state_dict(0, True) == states[2]
+
+
+def test_a_dataset_can_be_sent_to_a_worker_that_is_spawned(catalog):
+    import pickle
+
+    loader = MixtureLoader(plan_of(catalog))
+    draws = next(iter(loader.batch_sampler))
+    first = loader.dataset.__getitems__(draws)
+    copied = pickle.loads(pickle.dumps(loader.dataset))
+    assert torch.equal(copied.__getitems__(draws)["input_ids"], first["input_ids"])
+    assert len(pickle.dumps(loader.dataset)) < 20_000
+
+
+def test_held_out_splits_can_be_planned_and_read(streams):
+    plan = plan_of(Catalog.open(streams, split="heldout"), batches=3, weights="uniform")
+    batches = global_batches(plan)
+    eu = plan.streams.index("eu.tales")
+    rows = {s for batch in batches for stream, s in zip(*told(batch)[:2], strict=True) if stream == eu}
+    assert rows <= set(range(6))
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
 def test_ranks_that_cannot_share_a_batch_are_refused(catalog):
     plan = plan_of(catalog)
     with pytest.raises(MixtureError, match="dealt to 5 ranks evenly; it can to 1, 2, 3, 4, 6, 12"):
         MixtureLoader(plan, 0, 5)
-    with pytest.raises(MixtureError, match="rank=2 of world_size=2"):
-        MixtureLoader(plan, 2, 2)
+    for rank, world_size in ((2, 2), (-1, 2), (0, 0), (0, -1)):
+        with pytest.raises(MixtureError, match=f"rank={rank} of world_size={world_size}"):
+            MixtureLoader(plan, rank, world_size)
 
 
 def test_workers_that_would_read_beyond_the_lag_are_refused(catalog):
     with pytest.raises(MixtureError, match="num_workers=3 read at least 3 batches ahead, .* weight_lag of at least 3"):
         MixtureLoader(plan_of(catalog), num_workers=3, weight_lag=2)
+    with pytest.raises(MixtureError, match="num_workers=-1, weight_lag=8; expected at least 0"):
+        MixtureLoader(plan_of(catalog), num_workers=-1)
 
 
 def test_what_comes_with_object_stores_is_refused(catalog):
@@ -338,10 +455,34 @@ def test_a_state_of_other_streams_is_refused(catalog):
         MixtureLoader(plan_of(catalog)).load_state_dict(loader.state_dict())
 
 
-@pytest.mark.parametrize("state", ["", "{", "[]", '{"format": "x", "version": 1}'])
+@pytest.mark.parametrize("state", ["", "{", "[]", '{"format": "x", "version": 1}', None, 5])
 def test_what_is_no_state_is_refused(catalog, state):
-    with pytest.raises(StateError):
+    with pytest.raises(StateError, match="not a state of mixstream's loader"):
         MixtureLoader(plan_of(catalog)).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch": -3}, "not a state"),
+        ({"batch": "3"}, "not a state"),
+        ({"batch": 3}, "draws are 0, expected 36"),
+        ({"end_batch": 10**9}, "batches up to its end"),
+        ({"drawn": [1]}, "streams counted"),
+        ({"owed": [1, 0, 0, 0, 0]}, "units owed are 1, expected 0"),
+        ({"shares": [0] * 5}, "units of shares are 0"),
+        ({"drawn": [2**70] * 5}, "draws are"),
+        ({"pending": [[5, {"ca.tales": 1.0}]]}, "no weight for"),
+        ({"pending": [[99, OTHER]]}, "weights for batch 99"),
+        ({"plan": None}, "not a state"),
+        ({"extra": 1}, "unknown key 'extra'"),
+    ],
+)
+def test_a_damaged_state_is_refused(catalog, change, message):
+    loader = MixtureLoader(plan_of(catalog))
+    state = json.loads(loader.state_dict()) | change
+    with pytest.raises((StateError, WeightsError), match=message):
+        loader.load_state_dict(json.dumps(state))
 
 
 @pytest.fixture

@@ -49,10 +49,24 @@ def test_a_budget_below_one_batch_is_refused():
         build_plan(CATALOG, "uniform", 63, 8)
 
 
-@pytest.mark.parametrize("budget", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("budget", [0, -1, float("nan"), float("inf"), "2"])
 def test_a_repeat_budget_that_is_none_is_refused(budget):
     with pytest.raises(BudgetError, match="finite number above 0"):
         build_plan(CATALOG, "uniform", 640, 8, max_repeats=budget)
+
+
+def test_a_repeat_budget_below_one_sample_is_refused():
+    with pytest.raises(
+        BudgetError, match=r"budget of 'eu.a' \(5 samples\) pays less than one sample; raise it to 0\.2 or"
+    ):
+        build_plan(CATALOG, "uniform", 640, 8, max_repeats={"eu.a": 0.19})
+
+
+def test_huge_numbers_are_counted_with():
+    catalog = fake_catalog({"ca.a": [10**12], "en.a": [10**12], "eu.a": [1]})
+    plan = build_plan(catalog, "uniform", 10**9 * 131_072 * 8, 131_072, max_repeats=1.7e308)
+    assert plan.num_batches == 10**9
+    assert sum(row.samples for row in plan.table()) == 10**9 * 131_072
 
 
 def test_a_repeat_budget_of_an_unknown_stream_is_refused():
@@ -63,6 +77,11 @@ def test_a_repeat_budget_of_an_unknown_stream_is_refused():
 def test_floors():
     plan = build_plan(CATALOG, {"ca.a": 0.0, "en.a": 1.0, "eu.a": 0.0}, 640, 8, floor=0.1)
     assert plan.proportions == pytest.approx([0.1, 0.8, 0.1])
+    # Where the streams with weight cannot fill the run, those at the floor give more.
+    plan = build_plan(CATALOG, {"ca.a": 0.0, "en.a": 1.0, "eu.a": 0.0}, 640, 8, floor=0.1, max_repeats={"en.a": 0.5})
+    assert plan.proportions == pytest.approx([0.25, 0.5, 0.25])
+    exact = build_plan(CATALOG, "natural", 640, 8, floor=1 / 3)
+    assert exact.proportions == pytest.approx([1 / 3] * 3)
     with pytest.raises(FloorError, match=r"adds up to 1\.2"):
         build_plan(CATALOG, "uniform", 640, 8, floor=0.4)
     with pytest.raises(FloorError, match=r"'eu.a' allows it 0\.0625 of the mixture at most"):
@@ -75,8 +94,14 @@ def test_floors():
         ({"sequence_length": 4}, "the streams store 8"),
         ({"lanes": 2}, "this version has one lane"),
         ({"schedule": [(0, "uniform")]}, "keeps a plan's proportions"),
-        ({"window_samples": 0}, "expected at least 1"),
-        ({"seed": -1}, "expected at least 0"),
+        ({"window_samples": 0}, "expected a whole number of at least 1"),
+        ({"window_samples": 1.5}, r"window_samples=1\.5; expected a whole number"),
+        ({"seed": -1}, "expected a whole number of at least 0"),
+        ({"seed": True}, "seed=True; expected a whole number"),
+        ({"budget_tokens": 640.0}, r"budget_tokens=640\.0; expected a whole number"),
+        ({"budget_tokens": 10**30}, r"below 2\^62"),
+        ({"floor": None}, "floor=None; expected a finite number"),
+        ({"catalog": fake_catalog({})}, "holds no stream"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"batch_size": 1 << 18}, "batch_size=262144"),
     ],
@@ -124,6 +149,19 @@ def test_a_plan_file_that_is_wrong_is_refused(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(FormatError, match=r"unknown key 'entries\.0\.wieght'; did you mean 'weight'"):
         Plan.load(path)
+    content["entries"][0].pop("wieght")
+    for change, message in [
+        ({"batch_size": "8"}, "batch_size: .*found '8'"),
+        ({"seed": True}, "seed: .*found True"),
+        ({"entries": []}, "entries: "),
+        ({"entries": content["entries"] * 2}, "a stream is named twice"),
+        ({"entries": content["entries"][:2]}, r"proportions sum to 0\.66"),
+    ]:
+        path.write_text(json.dumps(content | change))
+        with pytest.raises(FormatError, match=message):
+            Plan.load(path)
+    with pytest.raises(FormatError, match="cannot be read"):
+        Plan.load(tmp_path)
     path.write_text(json.dumps({**content, "version": 2}))
     with pytest.raises(FormatError, match="version"):
         Plan.load(path)
@@ -146,7 +184,7 @@ def test_planned_draws_fill_the_run_within_every_budget(shards, data):
         plan = build_plan(catalog, weights, batch_size * num_batches * 8, batch_size, max_repeats=budgets)
     except BudgetError:
         limits = [int(budgets[name] * size) for name, size in catalog.sizes.items() if weights[name] > 0]
-        assert sum(limits) < batch_size * num_batches
+        assert sum(limits) < batch_size * num_batches or 0 in limits
         return
     assert plan.shares.sum() == UNIT
     assert abs(sum(row.samples for row in plan.table()) - batch_size * num_batches) <= count

@@ -52,6 +52,15 @@ def test_a_weight_of_zero_stays_at_its_floor():
     assert shares == pytest.approx([0.9, 0.1])
 
 
+def test_tiny_weights_do_not_overflow():
+    shares = project(np.array([1.0, 1e-310, 1e-310]), np.zeros(3), np.array([0.5, 1.0, 1.0]))
+    assert shares == pytest.approx([0.5, 0.25, 0.25])
+
+
+def test_a_weight_that_rounding_left_above_1_is_1():
+    assert check_weights({"a": 1.0000000000000002, "b": 0.0}, ["a", "b"]).tolist() == [1.0, 0.0]
+
+
 def test_caps_that_leave_no_mixture_are_refused():
     with pytest.raises(WeightsError, match=r"add up to 0\.5 of it"):
         project(np.array([1.0, 0.0]), np.zeros(2), np.array([0.5, 1.0]))
@@ -61,7 +70,8 @@ def test_caps_that_leave_no_mixture_are_refused():
     ("weights", "message"),
     [
         ({"a": 0.5, "b": 0.4}, r"sum to 0\.9, expected 1"),
-        ({"a": 1.5, "b": -0.5}, r"weight of 'b' is -0\.5"),
+        ({"a": 0.5, "b": -0.5}, r"weight of 'b' is -0\.5; expected a number from 0 to 1"),
+        ({"a": 10**400, "b": 0}, "weight of 'a' is 10000"),
         ({"a": float("nan"), "b": 0.5}, "weight of 'a' is nan"),
         ({"a": float("inf"), "b": 0.5}, "weight of 'a' is inf"),
         ({"a": 1.0}, "no weight for b"),

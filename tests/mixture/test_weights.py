@@ -47,7 +47,9 @@ def test_specs_are_resolved(tmp_path):
     [
         ("unifrom", r"neither a file nor one of the rules .*; did you mean 'uniform'"),
         ("temperature:hot", "expected a number after the colon"),
-        ("temperature:-1", "finite number of at least 0"),
+        ("temperature:-1", "expected a number from 0 to 100"),
+        ("temperature:1e308", "expected a number from 0 to 100"),
+        ([0.5, 0.5], "weights are list; expected {name: weight}, a rule"),
         ("unimax:0", "finite number above 0"),
     ],
 )

@@ -66,11 +66,31 @@ def test_what_is_no_catalog_is_refused(tmp_path):
 def test_a_manifest_that_disagrees_with_the_index_is_refused(tmp_path, edit_json):
     write_stream(tmp_path, "eu.a", 0, 5)
     edit_json(tmp_path / "eu.a" / "stream.json", lambda m: m.update(num_samples=6))
-    with pytest.raises(StreamError, match="stream.json says 6 samples of 8 tokens, index.json says 5 of 8"):
+    with pytest.raises(
+        StreamError, match=r"stream.json says \(6, 8, 40, 'uint16'\), index.json \(5, 8, 40, 'uint16'\)"
+    ):
+        Catalog.open(tmp_path)
+    edit_json(tmp_path / "eu.a" / "stream.json", lambda m: m.update(num_samples="5"))
+    with pytest.raises(FormatError, match=r"num_samples: .*\(found '5'\)"):
         Catalog.open(tmp_path)
     edit_json(tmp_path / "eu.a" / "stream.json", lambda m: m.update(langauge="eu"))
     with pytest.raises(FormatError, match=r"unknown key 'langauge'; did you mean 'language'"):
         Catalog.open(tmp_path)
+
+
+def test_a_stream_that_lost_its_index_is_not_left_out_in_silence(tmp_path):
+    write_stream(tmp_path, "eu.a", 0, 5)
+    write_stream(tmp_path, "eu.b", 0, 5)
+    (tmp_path / "eu.b" / "index.json").unlink()
+    with pytest.raises(StreamError, match="eu.b: holds parts of a stream but no index.json"):
+        Catalog.open(tmp_path)
+
+
+def test_held_out_splits_are_those_of_the_catalogs_streams(streams):
+    one = Catalog.open(streams / "eu.tales")
+    assert one.heldout().sizes == {"eu.tales": 6}
+    assert Catalog.open(streams).heldout().sizes == Catalog.open(streams, split="heldout").sizes
+    assert Catalog.open(streams, split="heldout").heldout() is None
 
 
 def test_missing_and_truncated_shards_are_found_without_reading(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from mixstream.errors import ShardError, StreamError
 from mixstream.streams.catalog import open_stream
 from mixstream.streams.index import read_index
-from mixstream.streams.shard import find_token_column
+from mixstream.streams.shard import OpenShards, find_token_column
 
 RNG = np.random.default_rng(0)
 
@@ -58,12 +58,11 @@ def test_every_layout_is_read_as_streaming_reads_it(plain):
     entries = json.loads((directory / "index.json").read_text())["shards"]
     assert stream.num_samples == len(tokens)
     assert stream.sequence_length == 16
-    shards = stream.open_shards()
     assert len(stream.index.files) > 2
     row = 0
     for number, count in enumerate(stream.index.shard_samples):
         theirs = reader_from_json(str(directory), "", entries[number])
-        found = shards[number].read(np.arange(count))
+        found = stream.open_shard(number).read(np.arange(count))
         for i in range(count):
             assert found[i].tolist() == tokens[row].tolist() == theirs[i][stream.column.name].tolist()
             row += 1
@@ -75,9 +74,79 @@ def test_samples_of_several_lengths_are_refused(tmp_path):
     with MDSWriter(out=str(tmp_path / "c4"), columns={"tokens": "ndarray:int32"}) as writer:
         for length in (5, 6):
             writer.write({"tokens": np.arange(length, dtype=np.int32)})
-    shard = open_stream("c4", tmp_path / "c4").open_shards()[0]
+    shard = open_stream("c4", tmp_path / "c4").open_shard(0)
     with pytest.raises(ShardError, match=r"samples have \[5, 6\] tokens"):
         shard.read(np.arange(2))
+
+
+def damaged(directory, number, change):
+    """Change the bytes of one shard, its size kept."""
+    path = directory / f"shard.{number:05}.mds"
+    content = bytearray(path.read_bytes())
+    change(content)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("layout", ["dynamic shape", "fixed among variable", "dynamic among variable"])
+def test_damage_in_samples_of_varying_size_is_told_or_harmless(tmp_path, layout):
+    """Every single-byte change in the region of the samples: an error of ours, or rows of the right length."""
+    from streaming import MDSWriter
+
+    columns, sample_of = LAYOUTS[layout]
+    dtype = next(e for n, e in columns.items() if n == "tokens").split(":")[1]
+    with MDSWriter(out=str(tmp_path / "c4"), columns=columns) as writer:
+        for i, row in enumerate(rows(dtype, count=3)):
+            writer.write(sample_of(i, row))
+    stream = open_stream("c4", tmp_path / "c4")
+    path = tmp_path / "c4" / "shard.00000.mds"
+    content = path.read_bytes()
+    told = 0
+    for place in range(8, len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x41]) + content[place + 1 :])
+        try:
+            assert stream.open_shard(0).read(np.arange(3)).shape == (3, 16)
+        except ShardError:
+            told += 1
+    assert told >= 12  # sizes, shapes and offsets of three samples
+
+
+def test_a_size_that_does_not_fit_its_sample_is_told(tmp_path):
+    """In a stream of variable columns, where an iterator that runs dry once looked like the end of the run."""
+    from streaming import MDSWriter
+
+    with MDSWriter(out=str(tmp_path / "c4"), columns={"tokens": "ndarray:int32"}) as writer:
+        for _ in range(3):
+            writer.write({"tokens": np.arange(4, dtype=np.int32)})
+
+    def empty_the_second(content):
+        content[12:16] = content[8:12]
+
+    damaged(tmp_path / "c4", 0, empty_the_second)
+    shard = open_stream("c4", tmp_path / "c4").open_shard(0)
+    with pytest.raises(ShardError, match="row 1 has 0 bytes, its columns add up to 4; the shard is damaged"):
+        shard.read(np.arange(1, 2))
+
+
+def test_only_so_many_shards_are_open_at_a_time(streams):
+    """Over all streams of a dataset; the one not read for longest is closed."""
+    opened = []
+
+    def open_one(name):
+        stream = open_stream(name, streams / name)
+
+        def open_shard(number):
+            opened.append((name, number))
+            return stream.open_shard(number)
+
+        return open_shard
+
+    shards = OpenShards(limit=3)
+    for name, number in [("eu.tales", 0), ("gl.tales", 0), ("eu.tales", 1), ("eu.tales", 0), ("gl.tales", 1)]:
+        shards.get(name, number, open_one(name))
+    assert len(shards) == 3
+    shards.get("eu.tales", 0, open_one("eu.tales"))  # still open
+    shards.get("gl.tales", 0, open_one("gl.tales"))  # closed for gl.tales 1
+    assert opened == [("eu.tales", 0), ("gl.tales", 0), ("eu.tales", 1), ("gl.tales", 1), ("gl.tales", 0)]
 
 
 @pytest.fixture
@@ -92,7 +161,7 @@ def test_a_shard_with_another_number_of_samples_in_its_header_is_refused(copied)
     content[0] += 1
     shard.write_bytes(content)
     with pytest.raises(ShardError, match=r"header says 8 samples, index.json says 7"):
-        open_stream("eu.tales", copied).open_shards()[1]
+        open_stream("eu.tales", copied).open_shard(1)
 
 
 def test_a_shard_with_offsets_that_do_not_fit_is_refused(copied):
@@ -101,7 +170,7 @@ def test_a_shard_with_offsets_that_do_not_fit_is_refused(copied):
     content[8:12] = (2**31).to_bytes(4, "little")
     shard.write_bytes(content)
     with pytest.raises(ShardError, match="offsets do not fit"):
-        open_stream("eu.tales", copied).open_shards()[1]
+        open_stream("eu.tales", copied).open_shard(1)
 
 
 def test_samples_that_are_not_of_one_size_are_refused(copied):
@@ -111,7 +180,7 @@ def test_samples_that_are_not_of_one_size_are_refused(copied):
     content[8:12] = (second + 2).to_bytes(4, "little")
     shard.write_bytes(content)
     with pytest.raises(ShardError, match="samples are not of 16 bytes each"):
-        open_stream("eu.tales", copied).open_shards()[1]
+        open_stream("eu.tales", copied).open_shard(1)
 
 
 def test_a_shard_too_short_for_its_header_is_refused(copied, edit_json):
@@ -123,7 +192,7 @@ def test_a_shard_too_short_for_its_header_is_refused(copied, edit_json):
 
     edit_json(copied / "index.json", shorten)
     with pytest.raises(ShardError, match="20 bytes cannot hold the header of 7 samples"):
-        open_stream("eu.tales", copied).open_shards()[0]
+        open_stream("eu.tales", copied).open_shard(0)
 
 
 def change_first(key, value):
@@ -147,6 +216,10 @@ def change_first(key, value):
         (change_first("format", "csv"), StreamError, "format 'csv', expected 'mds'"),
         (change_first("compression", "zstd:3"), StreamError, r"compressed \(zstd:3\); this version reads raw"),
         (change_first("column_names", ["other"]), StreamError, "shards disagree in their columns"),
+        (lambda i: i["shards"].append(5), StreamError, "entry is not MDS"),
+        (change_first("samples", "x"), StreamError, "entry is not MDS"),
+        (change_first("samples", 10**30), StreamError, "entry is not MDS"),
+        (change_first("column_encodings", []), StreamError, "entry is not MDS"),
         (change_first("samples", -3), ShardError, "claims -3 samples"),
         (change_first("samples", 0), ShardError, "claims 0 samples"),
         (change_first(("raw_data", "bytes"), -1), ShardError, "in -1 bytes"),
@@ -174,7 +247,10 @@ def test_an_index_that_is_missing_or_truncated_is_refused(copied):
 @pytest.mark.parametrize(
     ("encoding", "message"),
     [
-        ("bytes", "encoded as 'bytes'; expected ndarray:DTYPE:LENGTH"),
+        ("bytes", "encoded as 'bytes' of 16 bytes; expected ndarray:DTYPE:LENGTH"),
+        ("ndarray:uint16:4", "encoded as 'ndarray:uint16:4' of 16 bytes"),
+        ("ndarray:uint16:x", "encoded as 'ndarray:uint16:x' of 16 bytes"),
+        ("", "encoded as '' of 16 bytes"),
         ("ndarray:uint16:4,4", "expected ndarray:DTYPE:LENGTH"),
         ("ndarray:float32:16", "expected ndarray:DTYPE:LENGTH"),
         ("ndarray", "expected ndarray:DTYPE:LENGTH"),
