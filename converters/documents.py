@@ -30,15 +30,19 @@ def document_of(text: Any, given_id: Any, where: str, text_field: str) -> Docume
         text_field: the field's name, for the message.
 
     Raises:
-        CorpusError: there is no text.
+        CorpusError: there is no text, or one that UTF-8 cannot hold.
     """
     if not isinstance(text, str):
         found = "nothing" if text is None else f"{type(text).__name__}"
         raise CorpusError(f"{where}: field {text_field!r} holds {found}, expected a text (--text-field names it)")
     if not text.strip():
         raise CorpusError(f"{where}: the text is empty; remove the document from the corpus")
+    try:
+        encoded = text.encode("utf-8")
+    except UnicodeEncodeError as problem:
+        raise CorpusError(f"{where}: the text is not Unicode ({problem.reason}); mend the document") from None
     if given_id is None:
-        return Document(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), text)
+        return Document(hashlib.blake2b(encoded, digest_size=16).hexdigest(), text)
     return Document(str(given_id), text)
 
 
@@ -47,5 +51,5 @@ def is_held_out(document: Document, share: float) -> bool:
 
     Decided by the hash of its id alone: the same in every run, order and machine, and when a corpus grows.
     """
-    digest = hashlib.blake2b(document.id.encode(), digest_size=8, person=b"heldout").digest()
+    digest = hashlib.blake2b(document.id.encode("utf-8", "replace"), digest_size=8, person=b"heldout").digest()
     return int.from_bytes(digest, "little") < share * 2**64

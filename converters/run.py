@@ -13,9 +13,10 @@ from converters.pack import Packer
 from converters.readers import read_documents
 from converters.sources import Corpus
 from converters.tokenise import Tokenizer, dtype_of
-from mixstream.errors import CorpusError, StreamError
+from mixstream.errors import CorpusError, StreamError, TokenizerError
+from mixstream.streams.catalog import open_stream
 from mixstream.streams.index import INDEX_NAME
-from mixstream.streams.manifest import HELDOUT, TRAIN, Source, StreamManifest, read_manifest
+from mixstream.streams.manifest import HELDOUT, TRAIN, Source, StreamManifest, TokenizerInfo, read_manifest
 from mixstream.streams.writer import SHARD_BYTES, StreamWriter
 
 DOCUMENTS_AT_A_TIME = 256
@@ -93,6 +94,7 @@ def convert_corpus(corpus: Corpus, out: Path, options: Options, on_documents: On
         for documents in _batches(corpus, options.text_field):
             tokens = options.tokenizer.encode([document.text for document in documents])
             for document, document_tokens in zip(documents, tokens, strict=True):
+                _check_tokens(document_tokens, info)
                 name = HELDOUT if is_held_out(document, options.holdout) else TRAIN
                 _write(writer, name, splits[name], document, document_tokens)
             on_documents(len(documents))
@@ -115,6 +117,14 @@ def _batches(corpus: Corpus, text_field: str) -> Iterator[list[Document]]:
     documents = (document for file in corpus.files for document in read_documents(file, text_field))
     while batch := list(islice(documents, DOCUMENTS_AT_A_TIME)):
         yield batch
+
+
+def _check_tokens(tokens: Any, info: TokenizerInfo) -> None:
+    """Refuse a token that the stream's type might not hold: it would be written as another one."""
+    if len(tokens) and int(tokens.max()) >= info.vocab_size:
+        raise TokenizerError(
+            f"tokenizer {info.name!r} made token {int(tokens.max())}, but its vocabulary ends at {info.vocab_size - 1}"
+        )
 
 
 def _write(writer: StreamWriter, name: str, split: _Split, document: Document, tokens: Any) -> None:
@@ -144,6 +154,7 @@ def _manifest(
             "sequence_length": options.sequence_length,
             "dtype": dtype_of(options.tokenizer.info),
             "tokenizer": options.tokenizer.info,
+            "text_field": options.text_field,
             "holdout": options.holdout,
             "sources": sources,
         }
@@ -154,21 +165,31 @@ def _existing(directory: Path, sources: tuple[Source, ...], options: Options) ->
     """Return the manifests of a stream that would come out the same, or None where it must be written.
 
     Raises:
-        StreamError: there is one that was made from something else, and it may not be overwritten.
+        StreamError: there is one that was made from something else, or is damaged, and it may not be
+            overwritten.
     """
     if not directory.exists() or options.overwrite:
         return None
     manifest = read_manifest(directory)
-    wanted = {
-        "sources": sources,
-        "sequence_length": options.sequence_length,
-        "holdout": options.holdout,
-        "tokenizer": options.tokenizer.info,
+    if manifest is None or not (directory / INDEX_NAME).exists():
+        raise StreamError(
+            f"{directory}: is there already, not a stream that mixstream made; choose another --out, or --overwrite it"
+        )
+    made = {
+        "sources": (manifest.sources, sources),
+        "sequence length": (manifest.sequence_length, options.sequence_length),
+        "holdout": (manifest.holdout, options.holdout),
+        "text field": (manifest.text_field, options.text_field),
+        "tokenizer": (manifest.tokenizer.fingerprint, options.tokenizer.info.fingerprint),
     }
-    differing = [key for key, value in wanted.items() if manifest is None or getattr(manifest, key) != value]
-    if differing or not (directory / INDEX_NAME).exists():
-        told = f"made with another {', '.join(differing)}" if manifest else "not a stream that mixstream made"
-        raise StreamError(f"{directory}: is there already, {told}; choose another --out, or --overwrite it")
-    assert manifest is not None
+    differing = [what for what, (found, wanted) in made.items() if found != wanted]
+    if differing:
+        raise StreamError(
+            f"{directory}: is there already, made with another {', '.join(differing)}; choose another --out, or "
+            f"--overwrite it"
+        )
+    open_stream(directory.name, directory).check_files()
     heldout = read_manifest(directory / HELDOUT)
+    if heldout is not None:
+        open_stream(directory.name, directory / HELDOUT).check_files()
     return {TRAIN: manifest, **({HELDOUT: heldout} if heldout else {})}

@@ -64,8 +64,8 @@ def find_corpora(paths: Sequence[Path], name: str | None = None) -> Found:
         name: makes one stream of that name of all files.
 
     Raises:
-        CorpusError: a path that is not there, no file of a known format, an empty file, or a name that
-            is not ``language.domain``.
+        CorpusError: a path that is not there, no file of a known format, one that lies too deep, an empty
+            file, or a name that is not ``language.domain``.
     """
     files: list[tuple[str, Path]] = []
     ignored: list[Path] = []
@@ -93,6 +93,12 @@ def _files_of(path: Path) -> list[tuple[str | None, Path]]:
     """Return (stream name or None, file) of every file under a path, two levels deep."""
     if path.is_file():
         return [(None, path)]
+    deep = [file for file in sorted(path.glob("*/*/**/*")) if file.is_file() and format_of(file) is not None]
+    if deep:
+        raise CorpusError(
+            f"{deep[0]}: lies two folders below {path}; put a stream's files into one folder named after it, "
+            f"such as {path}/eu.wiki/"
+        )
     inside = sorted(child for child in path.iterdir() if not child.name.startswith("."))
     return [
         (child.name if child.is_dir() else None, file)

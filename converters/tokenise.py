@@ -63,7 +63,7 @@ class HuggingFaceTokenizer:
         self.info = TokenizerInfo(
             name=name,
             fingerprint=hashlib.blake2b(tokenizer.to_str().encode(), digest_size=8).hexdigest(),
-            vocab_size=tokenizer.get_vocab_size(with_added_tokens=True),
+            vocab_size=1 + max(tokenizer.get_vocab(with_added_tokens=True).values()),  # ids may have gaps
             eod_token_id=_eod_token_id(tokenizer, name, eod_token),
         )
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mixstream.errors import MissingExtraError, MixstreamError
+from mixstream.errors import MissingExtraError, MixstreamError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             app(args=arguments)
     except MixstreamError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as problem:  # a folder that may not be written, a full disk
+        print(f"error: {problem.filename or 'cannot go on'}: {problem.strerror}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -96,6 +99,10 @@ def convert(
     for path in found.ignored:
         _say(f"ignored {path}: no corpus format")
     _table(("stream", "documents", "tokens", "samples", "held-out samples", ""), rows)
+    made = {corpus.name for corpus in found.corpora}
+    others = sorted(index.parent.name for index in out.glob("[!.]*/index.json") if index.parent.name not in made)
+    if others:
+        _say(f"{out} also holds, from elsewhere: {', '.join(others)}; remove what is not to be read")
     _say(f"streams of {sequence_length} tokens a sample in {out}")
 
 
@@ -108,7 +115,7 @@ def inspect(
     from mixstream.streams.catalog import Catalog
 
     catalog = Catalog.open(streams, token_column=token_column)
-    for stream in catalog:
+    for stream in [*catalog, *(catalog.heldout() or [])]:
         stream.check_files()
     _table(
         ("stream", "language", "samples", "sequence", "tokens", "shards", "tokenizer", "fingerprint"),
@@ -170,8 +177,12 @@ def weights(
 ) -> None:
     """Average the weights that a proxy run learnt."""
     from mixstream.methods.history import learnt_weights, save_weights
+    from mixstream.runs.folder import RunFolder
 
-    learnt = learnt_weights(run, last)
+    result = RunFolder(run).read_result()
+    if result is None:
+        raise StateError(f"{run}: holds no run that has ended (no result.json); let it go on to its end")
+    learnt = learnt_weights(run, last, result.batches)
     save_weights(out, learnt, str(run))
     _table(("stream", "weight"), [(name, f"{weight:.4f}") for name, weight in learnt.items()])
     _say(f"mean over the last {last:.0%} of {run}; weights in {out}")
@@ -192,7 +203,7 @@ def train(
     try:
         results = run_recipe(asked, _announce)
     except (KeyboardInterrupt, SystemExit) as stop:  # Composer makes SystemExit(128 + number) of signals
-        print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
+        print("interrupted; the same command goes on from the newest checkpoint, if there is one", file=sys.stderr)
         code = stop.code if isinstance(stop, SystemExit) else None
         raise typer.Exit(code if isinstance(code, int) else 130) from None
     if _is_first():

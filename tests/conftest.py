@@ -89,6 +89,7 @@ def _manifest(name: str, split: str, count: int, length: int, tokenizer: Tokeniz
             "sequence_length": length,
             "dtype": "uint16",
             "tokenizer": tokenizer,
+            "text_field": "text",
             "holdout": 0.1,
             "sources": (Source(name="made", size_bytes=1, sha256="0"),),
         }

@@ -68,7 +68,10 @@ def test_from_text_to_a_plan(call, tmp_path):
             "neither a file nor one",
         ),
         (["train", "nowhere.yaml"], "no such recipe"),
-        (["weights", "EMPTY"], "no such file"),
+        (["weights", "EMPTY"], "holds no run that has ended"),
+        (["convert", QUICKSTART, "--out", "/dev/null/x"], "Not a directory"),
+        (["plan", "STREAMS", "--budget-tokens", "999", "--batch-size", "2", "--out", "EMPTY"], "is not a file"),
+        (["plan", "STREAMS", "--budget-tokens", "999", "--batch-size", "2", "--out", "/dev/null"], "is not a file"),
         (["report", "EMPTY"], "not a run's folder"),
     ],
 )

@@ -21,7 +21,7 @@ def read_jsonl(path: Path, text_field: str) -> Iterator[Document]:
         where = f"{path}, line {number}"
         try:
             fields = json.loads(line)
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             raise CorpusError(f"{where}: not JSON ({problem})") from None
         if not isinstance(fields, dict):
             raise CorpusError(f"{where}: a JSON {type(fields).__name__}, expected an object with {text_field!r}")

@@ -41,9 +41,12 @@ class Exposure(Callback):
         self._sums += over_ranks(self._batch_sums, state)
         self._batch_sums = self._nothing()
         if int(state.timestamp.batch) % self._interval_batches == 0:
-            logger.log_metrics(self._metrics())
-            self._sums = self._nothing()
-            self._drawn = self._loader.ledger().drawn
+            self._log(logger)
+
+    def fit_end(self, state: State, logger: Logger) -> None:
+        """Log the batches since the last line, so that the last one tells of the whole run."""
+        if self._sums[1].sum() > 0:
+            self._log(logger)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was added up since the last line, as one JSON string."""
@@ -55,6 +58,11 @@ class Exposure(Callback):
         content = json.loads(state["exposure"])
         self._sums = torch.tensor(content["sums"], dtype=torch.float64)
         self._drawn = np.array(content["drawn"], dtype=np.int64)
+
+    def _log(self, logger: Logger) -> None:
+        logger.log_metrics(self._metrics())
+        self._sums = self._nothing()
+        self._drawn = self._loader.ledger().drawn
 
     def _metrics(self) -> dict[str, float]:
         ledger = self._loader.ledger()

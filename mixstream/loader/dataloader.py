@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from mixstream.errors import MixtureError, PlanSpentError, StateError, StreamError
+from mixstream.errors import MixstreamError, MixtureError, PlanSpentError, StateError, StreamError
 from mixstream.loader.dataset import Batch, MixtureDataset
 from mixstream.loader.order import StreamOrder
 from mixstream.loader.sampler import GlobalOrder, MixtureSampler
@@ -105,7 +105,7 @@ class MixtureLoader(DataLoader[Batch]):
             )
         sampler.walk += 1
         walk = sampler.walk
-        for batch in super().__iter__():
+        for batch in _plain_errors(super().__iter__()):
             if walk != sampler.walk:
                 raise StateError("this iterator is stale: the loader was given a state or iterated anew since")
             sampler.consume()
@@ -175,6 +175,16 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     else:
         here = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     return here[0] if rank is None else rank, here[1] if world_size is None else world_size
+
+
+def _plain_errors(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield the batches; an error of ours from a worker comes without the traceback that torch puts around it."""
+    try:
+        yield from batches
+    except MixstreamError as error:
+        last = str(error).strip().splitlines()[-1]
+        marker = f"{type(error).__name__}: "
+        raise type(error)(last.partition(marker)[2] if marker in last else last) from None
 
 
 def _as_is(batch: Any) -> Any:

@@ -12,7 +12,7 @@ from pydantic import Field
 from mixstream.errors import FormatError
 from mixstream.formats import Document, dump_json, parse, write_whole
 from mixstream.methods.xdoge import average_weights
-from mixstream.mixture.plan import Plan, named
+from mixstream.mixture.plan import named
 from mixstream.streams.manifest import Count
 
 Weight = Annotated[float, Field(ge=0, le=1)]
@@ -62,9 +62,12 @@ def read_history(path: Path) -> list[WeightsUpdate]:
     Raises:
         FormatError: the file is missing or empty, or a line is not an update.
     """
-    if not path.exists():
-        raise FormatError(f"{path}: no such file; a proxy run writes it")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as problem:
+        raise FormatError(f"{path}: {problem.strerror}; a proxy run writes it") from None
+    except UnicodeDecodeError as problem:
+        raise FormatError(f"{path}: not UTF-8 ({problem}); the run was damaged") from None
     if not lines:
         raise FormatError(f"{path}: empty; the proxy run has not begun")
     updates = []
@@ -74,6 +77,8 @@ def read_history(path: Path) -> list[WeightsUpdate]:
             updates.append(parse(WeightsUpdate, json.loads(line), where))
         except json.JSONDecodeError as problem:
             raise FormatError(f"{where}: not JSON ({problem}); the run was cut short, let it go on") from None
+        if updates[-1].weights.keys() != updates[0].weights.keys():
+            raise FormatError(f"{where}: weights of other streams than in line 1; two runs wrote to this folder")
     return updates
 
 
@@ -86,19 +91,18 @@ def average_history(history: list[WeightsUpdate], start: int, end: int) -> dict[
     return dict(named(average_weights(changes, start, end), names))
 
 
-def learnt_weights(run: Path, last: float) -> dict[str, float]:
+def learnt_weights(run: Path, last: float, num_batches: int) -> dict[str, float]:
     """Return the weights that a proxy run learnt, averaged over the last part of its batches.
 
     Args:
-        run: its folder, with plan.json and weights.jsonl.
+        run: its folder, with weights.jsonl.
         last: share of its batches, at its end.
+        num_batches: batches that it read.
 
     Raises:
-        FormatError: one of these files is missing or is not one.
+        FormatError: weights.jsonl is missing or is not one.
     """
-    num_batches = Plan.load(run / "plan.json").num_batches
-    history = read_history(run / "weights.jsonl")
-    return average_history(history, round(num_batches * (1 - last)), num_batches)
+    return average_history(read_history(run / "weights.jsonl"), round(num_batches * (1 - last)), num_batches)
 
 
 def save_weights(path: Path, weights: dict[str, float], origin: str) -> None:

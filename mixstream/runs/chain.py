@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from composer.utils import dist, get_device
+from composer.utils import dist
 
 from mixstream.methods.history import learnt_weights, save_weights
 from mixstream.runs.folder import Result
@@ -38,14 +38,17 @@ def run_recipe(recipe: Recipe, on_run: OnRun) -> dict[str, Result]:
 def _run_chain(recipe: ChainRecipe, on_run: OnRun) -> dict[str, Result]:
     streams, out = Path(recipe.streams), Path(recipe.out)
     # All that can be refused is refused before the proxy has trained for hours.
-    catalog = Catalog.open(streams)
-    plan_mixture(with_weights(recipe.base, "uniform"), catalog)
+    plan_run(recipe.proxy, streams, out / "proxy")
+    plan_mixture(with_weights(recipe.base, "uniform"), Catalog.open(streams))
     for name, weights in recipe.controls.items():
         plan_run(with_weights(recipe.base, weights), streams, out / name)
     results = {"proxy": _run("proxy", recipe.proxy, streams, out / "proxy", on_run)}
-    learnt = learnt_weights(out / "proxy", recipe.average_last)
-    _on_one_rank(recipe, lambda: save_weights(out / "weights.json", learnt, str(out / "proxy")))
-    for name, weights in {"base": dict(learnt), **recipe.controls}.items():
+    learnt = out / "weights.json"
+    if dist.get_global_rank() == 0:
+        weights_of_proxy = learnt_weights(out / "proxy", recipe.average_last, results["proxy"].batches)
+        save_weights(learnt, weights_of_proxy, str(out / "proxy"))
+    dist.barrier()
+    for name, weights in {"base": str(learnt), **recipe.controls}.items():
         results[name] = _run(name, with_weights(recipe.base, weights), streams, out / name, on_run)
     return results
 
@@ -59,10 +62,3 @@ def _run(name: str, recipe: RunRecipe, streams: Path, out: Path, on_run: OnRun) 
     run = plan_run(recipe, streams, out)
     on_run(name, run)
     return train(run)
-
-
-def _on_one_rank(recipe: ChainRecipe, act: Callable[[], None]) -> None:
-    dist.initialize_dist(get_device(recipe.proxy.training.device))
-    if dist.get_global_rank() == 0:
-        act()
-    dist.barrier()

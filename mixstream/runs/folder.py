@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,13 +22,10 @@ from mixstream.runs.recipe import RunRecipe, all_keys, dump_yaml
 
 CHECKPOINT_NAME = "ba{batch}-rank{rank}.pt"
 
-# What a run may change when it goes on: none of it changes which samples are read.
-MAY_CHANGE = (
-    "training.device",
-    "training.num_workers",
-    "training.microbatch_size",
-    "training.checkpoint_batches",
-)
+# What a run may change when it goes on: none of it changes which samples are read. Device and microbatch size
+# change the last bits of sums, and so, after a while, the weights of a run that learns them.
+MAY_CHANGE = frozenset({"training.num_workers", "training.checkpoint_batches"})
+MAY_CHANGE_UNLESS_LEARNING = MAY_CHANGE | {"training.device", "training.microbatch_size"}
 
 
 class Loss(Document):
@@ -76,9 +78,9 @@ class RunFolder:
         """
         if not self.recipe.exists():
             return
-        saved = parse(RunRecipe, yaml.safe_load(self.recipe.read_text(encoding="utf-8")), str(self.recipe))
-        before, now = all_keys(saved), all_keys(recipe)
-        keys = [k for k in now.keys() | before.keys() if before.get(k) != now.get(k) and k not in MAY_CHANGE]
+        before, now = all_keys(self._read_recipe()), all_keys(recipe)
+        free = MAY_CHANGE if recipe.xdoge else MAY_CHANGE_UNLESS_LEARNING
+        keys = [key for key in now.keys() | before.keys() if before.get(key) != now.get(key) and key not in free]
         told = [f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in sorted(keys)]
         if not told and self.plan.exists() and Plan.load(self.plan).identity != plan.identity:
             told = ["its streams have changed since"]
@@ -87,6 +89,47 @@ class RunFolder:
                 f"{self.path}: holds a run of another recipe: {'; '.join(told[:3])}; choose another folder "
                 f"(--out), or remove this one to begin anew"
             )
+
+    def _read_recipe(self) -> RunRecipe:
+        try:
+            content = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as problem:
+            raise StateError(f"{self.recipe}: damaged ({problem}); remove {self.path} to begin anew") from None
+        return parse(RunRecipe, content, str(self.recipe))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against other processes; a folder in which nothing was written is removed again.
+
+        Raises:
+            StateError: another process runs here.
+        """
+        lock = self.path / ".lock"
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = lock.open("a+")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read() or "unknown"
+                file.close()
+                raise StateError(
+                    f"{self.path}: process {holder} is running here; wait for it, or choose another folder (--out)"
+                ) from None
+            if lock.exists() and lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                break
+            file.close()  # the one who held it has removed it: another file is the lock now
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            lock.unlink()
+            file.close()
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
 
     def begin(self, recipe: RunRecipe, plan: Plan) -> None:
         """Note what the run is."""
@@ -103,13 +146,29 @@ class RunFolder:
         return read_json(self.result, Result, "") if self.result.exists() else None
 
     def newest_checkpoint(self) -> Path | None:
-        """Return the newest checkpoint that was written to its end.
+        """Return the newest checkpoint that was written to its end, or None where there is none yet.
 
         A checkpoint is a zip archive, whose directory comes last: one that a crash cut short has none.
+
+        Raises:
+            StateError: there are several, all of them damaged: not what a crash leaves.
         """
-        found = [
-            (int(match[1]), path)
-            for path in self.checkpoints.glob("ba*-rank0.pt")
-            if (match := re.match(r"ba(\d+)-", path.name)) and zipfile.is_zipfile(path)
-        ]
-        return max(found)[1] if found else None
+        found = self._checkpoints()
+        whole = [path for path in found if zipfile.is_zipfile(path)]
+        if len(found) > 1 and not whole:
+            raise StateError(
+                f"{self.checkpoints}: none of its {len(found)} checkpoints is whole; bring one back, or remove "
+                f"{self.path} to begin anew"
+            )
+        return whole[-1] if whole else None
+
+    def keep_only(self, checkpoint: Path | None) -> None:
+        """Remove all checkpoints but one: older ones of earlier processes, and what a crash cut short."""
+        for path in self._checkpoints():
+            if path != checkpoint:
+                path.unlink()
+
+    def _checkpoints(self) -> list[Path]:
+        """Return the checkpoints, the newest last."""
+        named = [(re.fullmatch(r"ba(\d+)-rank0\.pt", path.name), path) for path in self.checkpoints.glob("*.pt")]
+        return [path for _, path in sorted((int(match[1]), path) for match, path in named if match)]

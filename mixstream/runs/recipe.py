@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mixstream.errors import RecipeError, nearest
 from mixstream.formats import Document, parse
@@ -14,6 +14,7 @@ from mixstream.formats import Document, parse
 PositiveInt = Annotated[int, Field(gt=0)]
 NaturalInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 LEARNT = "proxy"  # the weights of a chain's base run: those that its proxy learnt
@@ -37,6 +38,12 @@ class ModelRecipe(Document):
     intermediate_size: PositiveInt
     num_layers: PositiveInt
     num_heads: PositiveInt
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> ModelRecipe:
+        if self.hidden_size % (2 * self.num_heads):
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of 2 x num_heads ({self.num_heads})")
+        return self
 
 
 class TrainingRecipe(Document):
@@ -67,6 +74,14 @@ class TrainingRecipe(Document):
     device: Literal["cpu", "gpu"] = "cpu"
     precision: Literal["fp32", "amp_bf16"] = "fp32"
 
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> TrainingRecipe:
+        if self.precision == "amp_bf16" and self.device == "cpu":
+            raise ValueError("precision amp_bf16 needs device gpu; use fp32")
+        if self.num_workers > self.weight_lag:
+            raise ValueError(f"num_workers {self.num_workers} read ahead beyond weight_lag {self.weight_lag}")
+        return self
+
 
 class XdogeRecipe(Document):
     """Weights learnt online; see `mixstream.callbacks.xdoge.XDoGE`. The floor is the mixture's."""
@@ -81,7 +96,7 @@ class XdogeRecipe(Document):
 class RunRecipe(Document):
     """One run of a model over a mixture; with `xdoge`, a proxy that learns the weights."""
 
-    seed: NaturalInt = 17
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
     mixture: MixtureRecipe
     model: ModelRecipe
     training: TrainingRecipe
@@ -118,7 +133,7 @@ class ChainRecipe(Document):
     proxy: RunRecipe
     average_last: Annotated[float, Field(gt=0, le=1)]
     base: RunRecipe
-    controls: dict[str, str | dict[str, float]] = Field(default_factory=dict)
+    controls: dict[RunName, str | dict[str, float]] = Field(default_factory=dict)
 
 
 Recipe = SingleRecipe | ChainRecipe
@@ -143,15 +158,15 @@ def load_recipe(path: Path, streams: Path | None = None, out: Path | None = None
             or missing, or a value is wrong.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:
         raise RecipeError(f"{path}: not a YAML file ({' '.join(str(problem).split())})") from None
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: expected keys such as version, kind, streams, out, found {content!r}")
     kind = content.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise RecipeError(f"{path}: kind is {kind!r}, expected one of {', '.join(KINDS)}{nearest(str(kind), KINDS)}")
     places = {"streams": streams, "out": out}
     content |= {key: str(place) for key, place in places.items() if place is not None}
@@ -159,6 +174,17 @@ def load_recipe(path: Path, streams: Path | None = None, out: Path | None = None
     assert isinstance(recipe, SingleRecipe | ChainRecipe)
     _check(recipe, path)
     return recipe
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """YAML in which a key may stand once: of two, the last would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        own = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        twice = {key for key in map(str, own) if list(map(str, own)).count(key) > 1}
+        if twice:
+            raise yaml.YAMLError(f"key {min(twice)!r} stands twice{node.start_mark}")
+        return super().construct_mapping(node, deep=deep)
 
 
 def dump_yaml(document: Document) -> str:

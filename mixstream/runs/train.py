@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
+import pickle
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +20,13 @@ from mixstream.callbacks.exposure import Exposure
 from mixstream.callbacks.heldout import Heldout, HeldoutLoss, by_language
 from mixstream.callbacks.logs import RunLog
 from mixstream.callbacks.xdoge import XDoGE
+from mixstream.errors import MixstreamError, RecipeError, StateError
 from mixstream.loader import MixtureLoader
 from mixstream.mixture.plan import Plan, build_plan
 from mixstream.runs.folder import CHECKPOINT_NAME, Loss, Result, RunFolder
 from mixstream.runs.model import build_model
 from mixstream.runs.recipe import RunRecipe, XdogeRecipe
 from mixstream.streams.catalog import Catalog
-from mixstream.streams.manifest import HELDOUT
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,10 @@ class Run:
 
 
 def plan_run(recipe: RunRecipe, streams: Path, out: Path) -> Run:
-    """Decide what a run reads, and check that its folder is free or its own; nothing is written.
+    """Decide what a run reads, and check all that can be checked before it; nothing is written.
 
     Raises:
-        MixstreamError: whatever is wrong with the streams, the mixture or the folder.
+        MixstreamError: whatever is wrong with the streams, the mixture, the recipe or the folder.
     """
     catalog = Catalog.open(streams)
     plan = plan_mixture(recipe, catalog)
@@ -54,13 +53,13 @@ def plan_run(recipe: RunRecipe, streams: Path, out: Path) -> Run:
 
 
 def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> Plan:
-    """Return the plan of a run's mixture.
+    """Return the plan of a run's mixture, if the run can be run.
 
     Raises:
-        MixstreamError: whatever is wrong with the streams or the mixture.
+        MixstreamError: whatever is wrong with the streams, the mixture or the recipe.
     """
     mixture = recipe.mixture
-    return build_plan(
+    plan = build_plan(
         catalog,
         weights=mixture.weights,
         budget_tokens=mixture.budget_tokens,
@@ -70,6 +69,43 @@ def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> Plan:
         window_samples=mixture.window_samples,
         seed=recipe.seed,
     )
+    for stream in [*catalog, *(catalog.heldout() or [])]:
+        stream.check_files()
+    _check_lengths(recipe, plan)
+    _check_device(recipe)
+    return plan
+
+
+def _check_lengths(recipe: RunRecipe, plan: Plan) -> None:
+    """Refuse a run that is too short for what it is to do, or that its processes cannot share."""
+    training, xdoge, ranks = recipe.training, recipe.xdoge, dist.get_world_size()
+    if training.warmup_batches >= plan.num_batches:
+        raise RecipeError(
+            f"training.warmup_batches is {training.warmup_batches}, but the run has {plan.num_batches} batches; "
+            f"lower it or raise mixture.budget_tokens"
+        )
+    if plan.batch_size % ranks:
+        raise RecipeError(f"mixture.batch_size is {plan.batch_size}, which {ranks} processes cannot share evenly")
+    if xdoge is None:
+        return
+    first = max(1, -(-xdoge.warmup_batches // xdoge.interval_batches)) * xdoge.interval_batches
+    if first + training.weight_lag >= plan.num_batches:
+        raise RecipeError(
+            f"the first learnt weights would act at batch {first + training.weight_lag} (xdoge.warmup_batches, "
+            f"interval_batches and training.weight_lag), but the run has {plan.num_batches} batches; lower them or "
+            f"raise mixture.budget_tokens"
+        )
+    rows = xdoge.sequences_per_stream * len(plan.streams)
+    if rows % ranks:
+        raise RecipeError(
+            f"a probe has {xdoge.sequences_per_stream} sequences of {len(plan.streams)} streams, {rows} rows, which "
+            f"{ranks} processes cannot share evenly; change xdoge.sequences_per_stream"
+        )
+
+
+def _check_device(recipe: RunRecipe) -> None:
+    if recipe.training.device == "gpu" and not torch.cuda.is_available():
+        raise RecipeError("training.device is 'gpu', but torch finds none; use 'cpu'")
 
 
 def train(run: Run) -> Result:
@@ -79,25 +115,39 @@ def train(run: Run) -> Result:
         How it ended; at once, where it had ended before.
 
     Raises:
-        MixstreamError: whatever is wrong with the streams or the checkpoint.
+        MixstreamError: whatever is wrong with the streams or the checkpoint, or another process runs here.
     """
-    done = run.folder.read_result()
-    if done is not None:
-        return done
+    dist.initialize_dist(get_device(run.recipe.training.device))
+    _share_cores()
+    is_first = dist.get_global_rank() == 0
+    with run.folder.locked() if is_first else contextlib.nullcontext():
+        done = run.folder.read_result()
+        if done is not None:
+            return done
+        result = _train(run, is_first)
+        if is_first:
+            run.folder.end(result)
+        dist.barrier()
+        return result
+
+
+def _train(run: Run, is_first: bool) -> Result:
     started = time.perf_counter()
     training = run.recipe.training
-    dist.initialize_dist(get_device(training.device))
-    _share_cores()
     loader = MixtureLoader(run.plan, num_workers=training.num_workers, weight_lag=training.weight_lag)
-    heldout = _heldout(run)
+    heldout = Heldout(
+        run.catalog.heldout(), training.microbatch_size, training.heldout_batches, training.heldout_samples
+    )
     callbacks: list[Callback] = [Exposure(loader, training.log_batches), heldout]
     if run.recipe.xdoge is not None:
         callbacks.append(_xdoge(run, loader, run.recipe.xdoge))
-    if dist.get_global_rank() == 0:
-        run.folder.begin(run.recipe, run.plan)
-    dist.barrier()
-    trainer = _trainer(run, loader, callbacks)
+    checkpoint = run.folder.newest_checkpoint()
+    trainer = _trainer(run, loader, callbacks, checkpoint)
     try:
+        if is_first:
+            run.folder.keep_only(checkpoint)
+            run.folder.begin(run.recipe, run.plan)
+        dist.barrier()
         if trainer.state.timestamp.epoch < 1:
             trainer.fit()
         else:  # cut after its last checkpoint, before its result was written
@@ -105,11 +155,7 @@ def train(run: Run) -> Result:
                 trainer.engine.run_event(event)
     finally:
         trainer.close()  # type: ignore[no-untyped-call]
-    result = _result(run, loader, heldout.losses, time.perf_counter() - started)
-    if dist.get_global_rank() == 0:
-        run.folder.end(result)
-    dist.barrier()
-    return result
+    return _result(run, loader, heldout.losses, time.perf_counter() - started)
 
 
 def _share_cores() -> None:
@@ -119,12 +165,29 @@ def _share_cores() -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))
 
 
-def _trainer(run: Run, loader: MixtureLoader, callbacks: list[Callback]) -> Trainer:
+def _trainer(run: Run, loader: MixtureLoader, callbacks: list[Callback], checkpoint: Path | None) -> Trainer:
+    """Return the Trainer, with the checkpoint loaded.
+
+    Raises:
+        StateError: the checkpoint is damaged, or of another plan or model.
+    """
+    try:
+        return _build_trainer(run, loader, callbacks, checkpoint)
+    except MixstreamError:
+        raise
+    except (RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as problem:
+        if checkpoint is None:
+            raise
+        told = str(problem).strip().splitlines() or [type(problem).__name__]
+        raise StateError(
+            f"{checkpoint}: cannot be loaded ({told[0]}); remove it to go on from an older one, or remove "
+            f"{run.folder.path} to begin anew"
+        ) from None
+
+
+def _build_trainer(run: Run, loader: MixtureLoader, callbacks: list[Callback], checkpoint: Path | None) -> Trainer:
     training = run.recipe.training
     model = build_model(run.recipe.model, run.plan, run.recipe.seed)
-    checkpoint = run.folder.newest_checkpoint()
-    if checkpoint is not None:
-        log.info("going on from %s", checkpoint)
     return Trainer(
         model=model,
         train_dataloader=loader,
@@ -155,13 +218,6 @@ def _trainer(run: Run, loader: MixtureLoader, callbacks: list[Callback]) -> Trai
         load_path=str(checkpoint) if checkpoint else None,
         progress_bar=True,
     )
-
-
-def _heldout(run: Run) -> Heldout:
-    training = run.recipe.training
-    has_heldout = any((stream.directory / HELDOUT).is_dir() for stream in run.catalog)
-    catalog = Catalog.open(run.catalog.root, split=HELDOUT) if has_heldout else None
-    return Heldout(catalog, training.microbatch_size, training.heldout_batches, training.heldout_samples)
 
 
 def _xdoge(run: Run, loader: MixtureLoader, recipe: XdogeRecipe) -> XDoGE:

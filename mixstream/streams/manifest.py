@@ -55,6 +55,7 @@ class StreamManifest(Document):
             did not fill one sample and there is no such split.
         num_bytes: UTF-8 bytes of the documents' text.
         remainder_tokens: tokens left over at the end, fewer than one row, in no sample.
+        text_field: field or column that the text was read from, where the format has fields.
         holdout: share of documents that the held-out split takes.
     """
 
@@ -74,6 +75,7 @@ class StreamManifest(Document):
     token_column: str = "tokens"
     dtype: Literal["uint16", "uint32"]
     tokenizer: TokenizerInfo
+    text_field: str
     holdout: Annotated[float, Field(ge=0, lt=1)]
     sources: tuple[Source, ...]
 

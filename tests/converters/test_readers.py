@@ -70,6 +70,8 @@ def test_formats_are_told_by_the_name(tmp_path):
         ('{"text": null}', "line 2: field 'text' holds nothing"),
         ('{"text": 5}', "line 2: field 'text' holds int"),
         ('{"text": "  "}', "line 2: the text is empty"),
+        ('{"text": "a\\ud800"}', "line 2: the text is not Unicode"),
+        ("[" * 100_000, "line 2: not JSON"),
     ],
 )
 def test_a_bad_line_is_told_with_its_number(tmp_path, line, message):

@@ -90,6 +90,12 @@ def test_a_recipe_writes_out_all_that_changes_results(save):
         (BASE, "kind", "bsae", "kind is 'bsae', expected one of proxy, base, chain; did you mean 'base'"),
         (BASE, "kind", "proxy", "a proxy has a section 'xdoge'"),
         (BASE, "xdoge", XDOGE, "a base run has none"),
+        (BASE, "kind", ["base"], "kind is .'base'., expected one of"),
+        (BASE, "model.num_heads", 3, "hidden_size 16 is no multiple of 2 x num_heads"),
+        (BASE, "training.precision", "amp_bf16", "precision amp_bf16 needs device gpu"),
+        (BASE, "training.num_workers", 9, "num_workers 9 read ahead beyond weight_lag 8"),
+        (BASE, "seed", 2**32, r"seed: .*less than 4294967296"),
+        (CHAIN, "controls", {"../../escape": "uniform"}, r"controls.*should match pattern"),
         (CHAIN, "base.mixture.weights", "uniform", "base.mixture.weights is 'uniform', expected 'proxy'"),
         (CHAIN, "proxy.xdoge", None, "'proxy' has a section 'xdoge'"),
         (CHAIN, "controls", {"base": "uniform"}, "controls names 'base', a run of the chain"),
@@ -106,5 +112,9 @@ def test_what_is_no_recipe_is_refused(save, tmp_path):
         load_recipe(tmp_path / "nowhere.yaml")
     with pytest.raises(RecipeError, match="not a YAML file"):
         load_recipe(save("a: [1"))
+    with pytest.raises(RecipeError, match="not a YAML file .*key 'seed' stands twice"):
+        load_recipe(save("version: 1\nkind: base\nseed: 1\nseed: 2\n"))
+    with pytest.raises(RecipeError, match="not a YAML file"):
+        load_recipe(tmp_path)
     with pytest.raises(RecipeError, match="expected keys such as version, kind"):
         load_recipe(save("- 1"))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 from tiny import RUN, XDOGE, chain, save, single
 
 from mixstream.callbacks.exposure import Exposure
-from mixstream.errors import MixstreamError, ScoreError, StateError, StreamError
+from mixstream.errors import MixstreamError, RecipeError, ScoreError, ShardError, StateError, StreamError
 from mixstream.methods.history import read_history
 from mixstream.mixture.plan import Plan
 from mixstream.runs.chain import run_recipe
 from mixstream.runs.folder import Result, RunFolder
 from mixstream.runs.recipe import load_recipe
+from mixstream.runs.train import plan_run
 
 
 def run(tmp_path, content):
@@ -90,6 +93,7 @@ def test_a_run_that_was_cut_goes_on_exactly(streams, tmp_path, monkeypatch):
     with pytest.raises(PowerCut):
         run(tmp_path, single(streams, tmp_path / "cut", xdoge=XDOGE))
     (tmp_path / "cut" / "checkpoints" / "ba12-rank0.pt").write_bytes(b"half a checkpoint")
+    (tmp_path / "cut" / "checkpoints" / "ba3-rank0.pt").write_bytes(b"old")
     assert RunFolder(tmp_path / "cut").newest_checkpoint().name == "ba10-rank0.pt"
     monkeypatch.setattr(Exposure, "batch_start", lambda self, state, logger: seen.append(int(state.timestamp.batch)))
     run(tmp_path, single(streams, tmp_path / "cut", xdoge=XDOGE))
@@ -100,6 +104,8 @@ def test_a_run_that_was_cut_goes_on_exactly(streams, tmp_path, monkeypatch):
     for metrics in (cut_metrics, whole_metrics):
         del metrics["xdoge/seconds"]
     assert cut_metrics == whole_metrics
+    left = {name: sorted(p.name for p in (tmp_path / name / "checkpoints").iterdir()) for name in ("cut", "whole")}
+    assert left == {"whole": ["ba20-rank0.pt", "ba24-rank0.pt"], "cut": ["ba10-rank0.pt", *left["whole"]]}
 
 
 @pytest.mark.parametrize("checkpoint_batches", [5, 6])
@@ -127,6 +133,11 @@ def test_the_chain_learns_averages_and_compares(streams, tmp_path):
     learnt = json.loads((tmp_path / "out" / "weights.json").read_text())["weights"]
     plans = dict(names)
     assert plans["base"].weights.tolist() == list(learnt.values())
+    assert {name: plan.weights_from for name, plan in plans.items()} == {
+        "proxy": "uniform",
+        "base": str(tmp_path / "out" / "weights.json"),
+        "uniform": "uniform",
+    }
     assert plans["uniform"].weights.tolist() == pytest.approx([0.2] * 5)
     assert plans["base"].seed == plans["uniform"].seed
     assert {name: result.tokens for name, result in results.items()} == dict.fromkeys(results, 24 * 80)
@@ -134,8 +145,13 @@ def test_the_chain_learns_averages_and_compares(streams, tmp_path):
 
 def test_a_chain_that_cannot_end_is_refused_before_the_proxy_trains(streams, tmp_path):
     content = chain(streams, tmp_path / "out")
-    content["base"]["mixture"] = content["base"]["mixture"] | {"max_repeats": 0.01}
+    content["base"]["mixture"] = content["base"]["mixture"] | {"max_repeats": 0.3}
     with pytest.raises(MixstreamError, match="repeat budgets of its 5 streams supply"):
+        run(tmp_path, content)
+    assert not (tmp_path / "out").exists()
+    content = chain(streams, tmp_path / "out")
+    content["base"]["training"] = content["base"]["training"] | {"warmup_batches": 99}
+    with pytest.raises(RecipeError, match="warmup_batches is 99"):
         run(tmp_path, content)
     assert not (tmp_path / "out").exists()
 
@@ -145,14 +161,105 @@ def test_another_recipe_in_the_same_folder_is_refused(streams, tmp_path):
     changed = RUN["training"] | {"learning_rate": 0.02}
     with pytest.raises(StateError, match=r"training.learning_rate was 0\.01, is 0\.02; choose another folder"):
         run(tmp_path, single(streams, tmp_path / "run", training=changed))
-    # How fast it runs may change.
+    # How fast it runs may change, but where weights are learnt not what rounds differently.
     faster = RUN["training"] | {"microbatch_size": 10, "num_workers": 1}
     assert isinstance(run(tmp_path, single(streams, tmp_path / "run", training=faster))["base"], Result)
+    run(tmp_path, single(streams, tmp_path / "proxy", xdoge=XDOGE))
+    with pytest.raises(StateError, match="training.microbatch_size was 5, is 10"):
+        run(tmp_path, single(streams, tmp_path / "proxy", xdoge=XDOGE, training=faster))
+    (tmp_path / "run" / "recipe.yaml").write_text("seed: [")
+    with pytest.raises(StateError, match="recipe.yaml: damaged"):
+        run(tmp_path, single(streams, tmp_path / "run"))
+
+
+def test_a_run_that_cannot_start_leaves_nothing(streams, tmp_path, monkeypatch):
+    monkeypatch.setattr("mixstream.runs.train.build_model", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, single(streams, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_do_not_run_in_one_folder(streams, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        with pytest.raises(StateError, match=rf"process {os.getpid()} is running here; wait for it"):
+            run(tmp_path, single(streams, tmp_path / "run"))
+        assert [path.name for path in folder.path.iterdir()] == [".lock"]
+    assert not folder.path.exists()
+    run(tmp_path, single(streams, tmp_path / "run"))
+    assert not (folder.path / ".lock").exists()
+
+
+def test_one_stream_alone_is_trained_on_and_measured(streams, tmp_path):
+    result = run(tmp_path, single(streams / "eu.tales", tmp_path / "run"))["base"]
+    assert set(result.heldout) == {"eu.tales"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training": RUN["training"] | {"warmup_batches": 24}}, "warmup_batches is 24, but the run has 24 batches"),
+        ({"xdoge": XDOGE | {"warmup_batches": 21}}, "the first learnt weights would act at batch 23|$"),
+        ({"xdoge": XDOGE | {"warmup_batches": 22}}, "the first learnt weights would act at batch 26"),
+        ({"xdoge": XDOGE | {"interval_batches": 30}}, "the first learnt weights would act at batch 32"),
+        ({"training": RUN["training"] | {"device": "gpu"}}, "torch finds none"),
+    ],
+)
+def test_a_run_that_would_not_do_what_it_is_for_is_refused(streams, tmp_path, changes, message):
+    content = single(streams, tmp_path / "run", **changes)
+    if message.endswith("|$"):
+        assert plan_run(load_recipe(save(tmp_path / "r.yaml", content)).run, streams, tmp_path / "run")
+        return
+    with pytest.raises(RecipeError, match=message):
+        run(tmp_path, content)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_or_probe_that_the_processes_cannot_share_is_refused(streams, tmp_path, monkeypatch):
+    monkeypatch.setattr("composer.utils.dist.get_world_size", lambda: 4)
+    with pytest.raises(RecipeError, match="batch_size is 10, which 4 processes cannot share evenly"):
+        run(tmp_path, single(streams, tmp_path / "run"))
+    mixture = RUN["mixture"] | {"batch_size": 8}
+    with pytest.raises(RecipeError, match="2 sequences of 5 streams, 10 rows, which 4 processes cannot share"):
+        run(tmp_path, single(streams, tmp_path / "run", xdoge=XDOGE, mixture=mixture))
+
+
+def test_a_damaged_held_out_shard_is_found_before_training(streams, tmp_path):
+    shutil.copytree(streams, tmp_path / "streams")
+    shard = tmp_path / "streams" / "eu.tales" / "heldout" / "shard.00000.mds"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ShardError, match=r"heldout/shard.00000.mds"):
+        run(tmp_path, single(tmp_path / "streams", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_that_is_damaged_or_of_another_model_is_refused(streams, tmp_path):
+    run(tmp_path, single(streams, tmp_path / "run"))
+    run(tmp_path, single(streams, tmp_path / "other", model=RUN["model"] | {"hidden_size": 32}))
+    for name in ("run", "other"):
+        (tmp_path / name / "result.json").unlink()
+    checkpoint = tmp_path / "run" / "checkpoints" / "ba24-rank0.pt"
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes((tmp_path / "other" / "checkpoints" / "ba24-rank0.pt").read_bytes())
+    with pytest.raises(StateError, match=r"ba24-rank0.pt: cannot be loaded \(.*; remove it to go on from an older one"):
+        run(tmp_path, single(streams, tmp_path / "run"))
+    middle = len(whole) // 3
+    checkpoint.write_bytes(whole[:middle] + bytes(x ^ 0xFF for x in whole[middle : middle + 9]) + whole[middle + 9 :])
+    try:
+        run(tmp_path, single(streams, tmp_path / "run"))
+    except StateError as error:  # or the flipped bytes were numbers, which nothing can tell
+        assert "cannot be loaded" in str(error)
+    for batch in (20, 24):
+        (tmp_path / "run" / "checkpoints" / f"ba{batch}-rank0.pt").write_bytes(b"torn")
+    (tmp_path / "run" / "result.json").unlink(missing_ok=True)
+    with pytest.raises(StateError, match="none of its 2 checkpoints is whole"):
+        run(tmp_path, single(streams, tmp_path / "run"))
+    # One torn checkpoint is what a crash during the first one leaves: the run begins anew.
+    (tmp_path / "run" / "checkpoints" / "ba24-rank0.pt").unlink()
+    assert run(tmp_path, single(streams, tmp_path / "run"))["base"].batches == 24
 
 
 def test_streams_without_a_known_vocabulary_train_no_model(streams, tmp_path):
-    import shutil
-
     shutil.copytree(streams, tmp_path / "plain")
     for manifest in (tmp_path / "plain").rglob("stream.json"):
         manifest.unlink()
@@ -161,8 +268,6 @@ def test_streams_without_a_known_vocabulary_train_no_model(streams, tmp_path):
 
 
 def test_streams_without_held_out_splits_are_trained_on_and_not_measured(streams, tmp_path):
-    import shutil
-
     shutil.copytree(streams, tmp_path / "streams")
     for heldout in (tmp_path / "streams").glob("*/heldout"):
         shutil.rmtree(heldout)
