@@ -10,9 +10,10 @@ from typing import Any
 
 import jinja2
 
+from mixstream.errors import FormatError
 from mixstream.formats import write_whole
 from mixstream.report.plots import draw_all
-from mixstream.report.read import RunRecord, read_run
+from mixstream.report.read import RunRecord, read_runs
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
@@ -23,9 +24,11 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
         out: the HTML file; the PNGs go to a folder named after it.
 
     Raises:
-        FormatError: a folder is not a run's.
+        FormatError: a folder is not a run's, or `out` has no suffix.
     """
-    runs = [read_run(folder) for folder in folders]
+    if not out.suffix:
+        raise FormatError(f"{out}: a report is a file and a folder beside it; give a name such as {out}.html")
+    runs = read_runs(folders)
     pictures = draw_all(runs)
     beside = out.with_suffix("")
     beside.mkdir(parents=True, exist_ok=True)
@@ -38,44 +41,70 @@ def render(runs: Sequence[RunRecord], pictures: dict[str, tuple[str, bytes]]) ->
     """Return the page: every picture within it, nothing loaded from anywhere."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(files("mixstream.report").joinpath("page.html").read_text(encoding="utf-8"))
+    drawn = [
+        {"name": name, "caption": caption, "data": base64.b64encode(png).decode()}
+        for name, (caption, png) in pictures.items()
+    ]
     return template.render(
         runs=runs,
+        told=[run for run in runs if run.languages],
+        pairs=pairs(runs),
         heldout=heldout_table(runs),
-        pictures=[
-            {"name": name, "caption": caption, "data": base64.b64encode(png).decode()}
-            for name, (caption, png) in pictures.items()
-        ],
+        answer=[picture for picture in drawn if picture["name"] == "heldout"],
+        pictures=[picture for picture in drawn if picture["name"] != "heldout"],
     )
 
 
+def pairs(runs: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
+    """Return the runs to compare: those that differ in their weights alone, the first with each of the others."""
+    ended = [run for run in runs if run.languages]
+    found = []
+    for i, run in enumerate(ended):
+        alike = [other for other in ended[i + 1 :] if _setting(other) == _setting(run)]
+        if not any(_setting(earlier) == _setting(run) for earlier in ended[:i]):
+            found += [(run, other) for other in alike]
+    return found
+
+
+def _setting(run: RunRecord) -> tuple[Any, ...]:
+    plan = run.plan
+    return run.tokens, plan.seed, plan.batch_size, plan.sequence_length, plan.streams, bool(run.updates)
+
+
 def heldout_table(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Return one row a language, and one of their plain mean: each run's losses, the least one marked."""
+    """Return one row a language, and one of their plain mean.
+
+    A row has ``language``, ``tokens`` (held out), ``cells`` (a run's ``nats`` and ``bits``) and
+    ``differences`` (nats/token of each pair of `pairs`, first less second).
+    """
     told = [run for run in runs if run.languages]
     languages = sorted({language for run in told for language in run.languages})
-    rows = [_row(language, [run.languages.get(language) for run in told]) for language in languages]
-    if len(languages) > 1 and all(cell["nats"] is not None for row in rows for cell in row["cells"]):
-        rows.append(_mean_row(rows))
-    return rows
-
-
-def _row(language: str, losses: Sequence[Any]) -> dict[str, Any]:
-    cells = [
-        {"nats": loss.nats_per_token if loss else None, "bits": loss.bits_per_byte if loss else None} for loss in losses
-    ]
-    return _marked(language, cells)
+    rows = []
+    for language in languages:
+        losses = {run.name: run.languages.get(language) for run in told}
+        cells = [
+            {"nats": loss.nats_per_token if loss else None, "bits": loss.bits_per_byte if loss else None}
+            for loss in losses.values()
+        ]
+        differences = [
+            first.nats_per_token - second.nats_per_token
+            if (first := losses[one.name]) is not None and (second := losses[other.name]) is not None
+            else None
+            for one, other in pairs(runs)
+        ]
+        tokens = max(loss.num_tokens for loss in losses.values() if loss is not None)
+        rows.append({"language": language, "tokens": tokens, "cells": cells, "differences": differences})
+    return [*rows, _mean_row(rows)] if len(rows) > 1 else rows
 
 
 def _mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    columns = list(zip(*(row["cells"] for row in rows), strict=True))
-    cells = [{key: _mean([cell[key] for cell in column]) for key in ("nats", "bits")} for column in columns]
-    return _marked("mean of languages", cells)
-
-
-def _marked(language: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
-    known = [cell["nats"] for cell in cells if cell["nats"] is not None]
-    for cell in cells:
-        cell["best"] = len(known) > 1 and cell["nats"] == min(known)
-    return {"language": language, "cells": cells}
+    cells = [
+        {key: _mean([cell[key] for cell in column]) for key in ("nats", "bits")}
+        for column in zip(*(row["cells"] for row in rows), strict=True)
+    ]
+    differences = [_mean(column) for column in zip(*(row["differences"] for row in rows), strict=True)]
+    tokens = sum(row["tokens"] for row in rows)
+    return {"language": "mean of languages", "tokens": tokens, "cells": cells, "differences": differences}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -44,16 +44,15 @@ plt.rcParams.update(
 
 
 def draw_all(runs: Sequence[RunRecord]) -> dict[str, tuple[str, bytes]]:
-    """Return {name: (caption, PNG)} of every picture that the runs have data for."""
+    """Return {name: (caption, PNG)} of every picture that the runs have data for, the answer first."""
     drawn = [
+        *(_heldout(runs) for _ in range(any(run.languages for run in runs))),
         *(_weights(run) for run in runs if run.updates),
-        *(_shares(run) for run in runs if run.by_stream("exposure/read")),
+        *(_shares_over_time(run) if run.updates else _shares(run) for run in runs if run.by_stream("exposure/read")),
         *(_repeats(run) for run in runs if run.by_stream("exposure/repeats")),
         *(_losses(run) for run in runs if run.by_stream("exposure/loss")),
     ]
-    if any(run.languages for run in runs):
-        drawn.append(_heldout(runs))
-    return {name: (caption, _png(figure)) for name, caption, figure in drawn}
+    return {name.replace("/", "-"): (caption, _png(figure)) for name, caption, figure in drawn}
 
 
 Drawing = tuple[str, str, Figure]
@@ -76,7 +75,7 @@ def _weights(run: RunRecord) -> Drawing:
     return f"weights-{run.name}", f"{run.name}: weights over time, as they act on what is read", figure
 
 
-def _shares(run: RunRecord) -> Drawing:
+def _shares_over_time(run: RunRecord) -> Drawing:
     """Draw shares of what was read, over the shares asked for."""
     figure, axes = _figure("batch", "share of draws")
     read, asked = run.by_stream("exposure/read"), run.by_stream("exposure/asked")
@@ -87,26 +86,46 @@ def _shares(run: RunRecord) -> Drawing:
     return f"shares-{run.name}", f"{run.name}: proportions asked (broad, pale) and read (thin)", figure
 
 
+def _shares(run: RunRecord) -> Drawing:
+    """Draw a plan's proportions, and the shares of all that was read."""
+    repeats = {name: series.values[-1] for name, series in run.by_stream("exposure/repeats").items()}
+    entries = [entry for entry in run.plan.entries if entry.name in repeats]
+    drawn = np.array([repeats[entry.name] * entry.num_samples for entry in entries])
+    figure, axes = _bars(len(entries))
+    names = [entry.name for entry in entries]
+    axes.barh(names, [e.proportion for e in entries], color=[_colour(run, name) for name in names], alpha=0.3)
+    axes.scatter(drawn / drawn.sum(), names, color=[_colour(run, name) for name in names], s=22, zorder=3)
+    for place, (entry, share) in enumerate(zip(entries, drawn / drawn.sum(), strict=True)):
+        told = f"{share:.4f} of {entry.proportion:.4f}"
+        axes.annotate(
+            told, (max(share, entry.proportion), place), xytext=(8, 0), textcoords="offset points", va="center"
+        )
+    axes.set_xlim(0, 1.3 * max(entry.proportion for entry in entries))
+    axes.set_xlabel("share of draws: asked (bar) and read (point), over the whole run so far")
+    return f"shares-{run.name}", f"{run.name}: proportions asked and read", figure
+
+
 def _repeats(run: RunRecord) -> Drawing:
     """Draw each stream's repeats at the end, against its budget."""
     series = run.by_stream("exposure/repeats")
     names = list(series)
-    figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.26 * len(names)), layout="constrained")
     values = [series[name].values[-1] for name in names]
-    axes.barh(names, values, color=[_colour(run, name) for name in names], height=0.62)
     budgets = {entry.name: entry.max_repeats for entry in run.plan.entries}
+    figure, axes = _bars(len(names))
+    axes.barh(names, values, color=[_colour(run, name) for name in names], height=0.62)
     shown = 1.35 * max(values)  # a budget far away is told in words only
     axes.set_xlim(0, shown)
+    marked = False
     for place, name in enumerate(names):
         budget = budgets[name]
         told = f"{values[place]:.2f}" + (f" of {budget:g}" if budget is not None else "")
         axes.annotate(told, (values[place], place), xytext=(4, 0), textcoords="offset points", va="center")
         if budget is not None and budget <= shown:
             axes.plot([budget, budget], [place - 0.42, place + 0.42], color=INK, linewidth=1.6)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.set_xlabel("repeats (draws / samples of the stream); a black mark is the repeat budget")
-    return f"repeats-{run.name}", f"{run.name}: repeats against budgets, at batch {run.batches}", figure
+            marked = True
+    axes.set_xlabel("repeats (draws / samples of the stream)" + ("; a black mark is the budget" if marked else ""))
+    batch = int(series[names[0]].batches[-1])
+    return f"repeats-{run.name}", f"{run.name}: repeats against budgets, at batch {batch}", figure
 
 
 def _losses(run: RunRecord) -> Drawing:
@@ -143,8 +162,16 @@ def _figure(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _bars(count: int) -> tuple[Figure, Axes]:
+    """Return an empty picture for `count` bars, the first at the top."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.6 + 0.26 * count), layout="constrained")
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    return figure, axes
+
+
 def _lines(axes: Axes, run: RunRecord, lines: Mapping[str, Series], steps: bool = False) -> None:
-    """Draw one line a stream: colour by language, dashes by the language's domains."""
+    """Draw one line a stream: colour by language, dashes by domain."""
     for name, series in lines.items():
         axes.plot(
             series.batches,
@@ -170,8 +197,8 @@ def _colour(run: RunRecord, stream: str) -> str:
 
 
 def _dash(run: RunRecord, stream: str) -> str | tuple[int, tuple[int, ...]]:
-    siblings = [name for name in run.plan.streams if _language(run, name) == _language(run, stream)]
-    return DASHES[siblings.index(stream) % len(DASHES)]
+    domains = {entry.name: entry.domain or "" for entry in run.plan.entries}
+    return DASHES[sorted(set(domains.values())).index(domains[stream]) % len(DASHES)]
 
 
 def _png(figure: Figure) -> bytes:

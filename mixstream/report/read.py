@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class Series:
 class Heldout:
     """A final held-out loss; bits a byte is None where the tokens of a byte are not known."""
 
+    num_tokens: int
     nats_per_token: float
     bits_per_byte: float | None
 
@@ -43,7 +44,7 @@ class RunRecord:
     """What one run left behind.
 
     Attributes:
-        name: its folder's name.
+        name: its folder's name, with as much of the path as tells it from the others.
         plan: what it was to read.
         updates: weights learnt online, if any.
         metrics: what was logged, by name.
@@ -67,7 +68,27 @@ class RunRecord:
         return {name: series for name, series in found.items() if series is not None}
 
 
-def read_run(folder: Path) -> RunRecord:
+def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
+    """Read runs' folders, each named by the shortest end of its path that no other has.
+
+    Raises:
+        FormatError: a folder is not a run's, or is given twice.
+    """
+    paths = [folder.absolute() for folder in folders]
+    if len(set(paths)) != len(paths):
+        raise FormatError(f"{', '.join(map(str, folders))}: a run is named twice; name each once")
+    return [read_run(folder, _shortest(path, paths)) for folder, path in zip(folders, paths, strict=True)]
+
+
+def _shortest(path: Path, paths: Sequence[Path]) -> str:
+    for length in range(1, len(path.parts)):
+        end = path.parts[-length:]
+        if sum(other.parts[-length:] == end for other in paths) == 1:
+            return "/".join(end)
+    return str(path)
+
+
+def read_run(folder: Path, name: str | None = None) -> RunRecord:
     """Read a run's folder, ended or not.
 
     Raises:
@@ -80,12 +101,12 @@ def read_run(folder: Path) -> RunRecord:
     metrics = _read_metrics(folder / "metrics.jsonl")
     logged = metrics.get("loss/train/total")
     return RunRecord(
-        name=folder.name,
+        name=name or folder.name,
         plan=Plan.load(folder / "plan.json"),
         updates=read_history(weights) if weights.exists() else [],
         metrics=metrics,
         languages={
-            language: Heldout(loss["nats_per_token"], loss["bits_per_byte"])
+            language: Heldout(loss["num_tokens"], loss["nats_per_token"], loss["bits_per_byte"])
             for language, loss in result.get("languages", {}).items()
         },
         batches=int(logged.batches[-1]) if logged is not None else 0,
@@ -97,10 +118,13 @@ def read_run(folder: Path) -> RunRecord:
 def _read_result(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as problem:
+        raise FormatError(f"{path}: not JSON ({problem}); let the run end again") from None
     if content.get("format") != "mixstream.result" or content.get("version") != 1:
         raise FormatError(f"{path}: format {content.get('format')!r} {content.get('version')!r}, expected 1")
-    return dict(content)
+    return content
 
 
 def _read_metrics(path: Path) -> dict[str, Series]:

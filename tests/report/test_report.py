@@ -11,8 +11,8 @@ from conftest import fake_catalog
 
 from mixstream import build_plan
 from mixstream.errors import FormatError
-from mixstream.report.html import heldout_table, write_report
-from mixstream.report.read import read_run
+from mixstream.report.html import heldout_table, pairs, write_report
+from mixstream.report.read import read_run, read_runs
 
 CATALOG = fake_catalog({"ca.a": [100], "eu.a": [50], "eu.b": [10]})
 
@@ -72,20 +72,38 @@ def test_the_report_is_one_file_with_every_picture_in_it(tmp_path):
         (tmp_path / "out" / "report" / name).read_bytes() for name in pngs
     }
     assert not re.findall(r'(?:src|href)="(?!data:)', page), "something is loaded from elsewhere"
-    assert "learnt online, 3 updates" in page
+    assert "uniform, then learnt online in 3 updates" in page
     assert "1,600" in page
     assert "eu.b" in page
 
 
-def test_held_out_losses_are_compared_and_the_least_is_marked(tmp_path):
-    runs = [read_run(make_run(tmp_path / "proxy")), read_run(make_run(tmp_path / "base", loss=1.5))]
+def test_held_out_losses_are_compared_where_only_the_weights_differ(tmp_path):
+    folders = [
+        make_run(tmp_path / "proxy", learnt=True),
+        make_run(tmp_path / "base", loss=1.5),
+        make_run(tmp_path / "uniform", loss=1.75),
+    ]
+    runs = read_runs(folders)
+    assert [(one.name, other.name) for one, other in pairs(runs)] == [("base", "uniform")]
     ca, eu, mean = heldout_table(runs)
     assert (ca["language"], eu["language"], mean["language"]) == ("ca", "eu", "mean of languages")
-    assert [cell["nats"] for cell in ca["cells"]] == [2.0, 1.5]
-    assert [cell["best"] for cell in ca["cells"]] == [False, True]
-    assert [cell["bits"] for cell in eu["cells"]] == [None, None]
-    assert [cell["nats"] for cell in mean["cells"]] == [2.5, 2.0]
-    assert [cell["bits"] for cell in mean["cells"]] == [None, None]
+    assert (ca["tokens"], mean["tokens"]) == (80, 160)
+    assert [cell["nats"] for cell in ca["cells"]] == [2.0, 1.5, 1.75]
+    assert [cell["bits"] for cell in eu["cells"]] == [None] * 3
+    assert [cell["nats"] for cell in mean["cells"]] == [2.5, 2.0, 2.25]
+    assert [cell["bits"] for cell in mean["cells"]] == [None] * 3
+    assert [row["differences"] for row in (ca, eu, mean)] == [[-0.25]] * 3
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+    folders = [make_run(tmp_path / "one" / "base"), make_run(tmp_path / "two" / "base"), make_run(tmp_path / "proxy")]
+    assert [run.name for run in read_runs(folders)] == ["one/base", "two/base", "proxy"]
+    write_report(folders, tmp_path / "report.html")
+    assert len(list((tmp_path / "report").iterdir())) == 1 + 3 * 3
+    with pytest.raises(FormatError, match="a run is named twice"):
+        read_runs([folders[0], folders[0]])
 
 
 def test_a_run_that_goes_on_can_be_looked_at(tmp_path):
@@ -118,10 +136,16 @@ def test_what_is_no_run_is_refused(tmp_path):
     (folder / "metrics.jsonl").write_text('nonsense\n{"batch": 1, "metrics": {}}\n')
     with pytest.raises(FormatError, match=r"metrics.jsonl, line 1: not a line of metrics"):
         read_run(folder)
+    (folder / "metrics.jsonl").unlink()
+    (folder / "result.json").write_text('{"format": "mixs')
+    with pytest.raises(FormatError, match="result.json: not JSON"):
+        read_run(folder)
     (folder / "result.json").write_text('{"format": "mixstream.result", "version": 9}')
     with pytest.raises(FormatError, match="'mixstream.result' 9, expected 1"):
         read_run(folder)
     assert not (tmp_path / "report.html").exists()
+    with pytest.raises(FormatError, match="give a name such as .*/report.html"):
+        write_report([folder], tmp_path / "report")
 
 
 def test_the_report_loads_no_torch():
