@@ -4,7 +4,7 @@
 # Each makes .venv first, once; a change of pyproject.toml makes it again.
 
 CORPORA ?= recipes/quickstart
-DEMO    ?= runs/$(notdir $(abspath $(CORPORA)))
+DEMO    ?= runs/$(shell basename -- "$$(realpath -- "$(CORPORA)")")
 VENV    := .venv
 BIN     := $(VENV)/bin
 
@@ -27,9 +27,9 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/mixstream convert $(CORPORA) --out $(DEMO)/streams --sequence-length 128 --holdout 0.15
-	$(BIN)/mixstream train recipes/demo.yaml --streams $(DEMO)/streams --out $(DEMO)
-	$(BIN)/mixstream report $(DEMO)/proxy $(DEMO)/base $(DEMO)/uniform --out $(DEMO)/report.html
+	$(BIN)/mixstream convert "$(CORPORA)" --out "$(DEMO)/streams" --sequence-length 128 --holdout 0.15
+	$(BIN)/mixstream train recipes/demo.yaml --streams "$(DEMO)/streams" --out "$(DEMO)"
+	$(BIN)/mixstream report "$(DEMO)/proxy" "$(DEMO)/base" "$(DEMO)/uniform" --out "$(DEMO)/report.html"
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

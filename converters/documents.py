@@ -25,12 +25,12 @@ def document_of(text: Any, given_id: Any, where: str, text_field: str) -> Docume
 
     Args:
         text: must be a string that is not blank.
-        given_id: a string or number, or None.
+        given_id: a string or whole number, or None.
         where: file and place, for the message.
         text_field: the field's name, for the message.
 
     Raises:
-        CorpusError: there is no text, or one that UTF-8 cannot hold.
+        CorpusError: there is no text, or one that UTF-8 cannot hold, or an id that is none.
     """
     if not isinstance(text, str):
         found = "nothing" if text is None else f"{type(text).__name__}"
@@ -43,6 +43,8 @@ def document_of(text: Any, given_id: Any, where: str, text_field: str) -> Docume
         raise CorpusError(f"{where}: the text is not Unicode ({problem.reason}); mend the document") from None
     if given_id is None:
         return Document(hashlib.blake2b(encoded, digest_size=16).hexdigest(), text)
+    if not isinstance(given_id, str | int) or isinstance(given_id, bool):
+        raise CorpusError(f"{where}: field 'id' holds {given_id!r}, expected a string or a whole number")
     return Document(str(given_id), text)
 
 

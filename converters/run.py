@@ -11,12 +11,20 @@ from typing import Any
 from converters.documents import Document, is_held_out
 from converters.pack import Packer
 from converters.readers import read_documents
-from converters.sources import Corpus
+from converters.sources import Corpus, Found
 from converters.tokenise import Tokenizer, dtype_of
 from mixstream.errors import CorpusError, StreamError, TokenizerError
 from mixstream.streams.catalog import open_stream
 from mixstream.streams.index import INDEX_NAME
-from mixstream.streams.manifest import HELDOUT, TRAIN, Source, StreamManifest, TokenizerInfo, read_manifest
+from mixstream.streams.manifest import (
+    HELDOUT,
+    MANIFEST_NAME,
+    TRAIN,
+    Source,
+    StreamManifest,
+    TokenizerInfo,
+    read_manifest,
+)
 from mixstream.streams.writer import SHARD_BYTES, StreamWriter
 
 DOCUMENTS_AT_A_TIME = 256
@@ -80,9 +88,10 @@ def convert_corpus(corpus: Corpus, out: Path, options: Options, on_documents: On
 
     Raises:
         CorpusError: a file that cannot be read, or one with less than one sample of text.
-        StreamError: a stream of that name that was made from something else.
+        StreamError: a stream of that name that was made from something else, or what is no stream.
     """
     directory = out / corpus.name
+    _check_replaceable(directory, corpus)
     sources = corpus.sources()
     existing = _existing(directory, sources, options)
     if existing is not None:
@@ -110,6 +119,12 @@ def convert_corpus(corpus: Corpus, out: Path, options: Options, on_documents: On
             )
         writer.finish(manifests)
     return Converted(corpus.name, manifests)
+
+
+def other_streams(found: Found, out: Path) -> list[str]:
+    """Return the names of the streams in `out` that none of the corpora found makes."""
+    made = {corpus.name for corpus in found.corpora}
+    return sorted(index.parent.name for index in out.glob(f"[!.]*/{INDEX_NAME}") if index.parent.name not in made)
 
 
 def _batches(corpus: Corpus, text_field: str) -> Iterator[list[Document]]:
@@ -161,6 +176,21 @@ def _manifest(
     )
 
 
+def _check_replaceable(directory: Path, corpus: Corpus) -> None:
+    """Refuse to put a stream in the place of anything but a stream.
+
+    Raises:
+        StreamError: the place is taken by something else, or holds a file of the corpus.
+    """
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    if not any((directory / name).exists() for name in (INDEX_NAME, MANIFEST_NAME)):
+        raise StreamError(f"{directory}: is there already and is no stream; choose another --out")
+    inside = [file for file in corpus.files if directory.resolve() in file.resolve().parents]
+    if inside:
+        raise StreamError(f"{directory}: holds {inside[0].name}, of which the stream is made; choose another --out")
+
+
 def _existing(directory: Path, sources: tuple[Source, ...], options: Options) -> dict[str, StreamManifest] | None:
     """Return the manifests of a stream that would come out the same, or None where it must be written.
 
@@ -168,12 +198,13 @@ def _existing(directory: Path, sources: tuple[Source, ...], options: Options) ->
         StreamError: there is one that was made from something else, or is damaged, and it may not be
             overwritten.
     """
-    if not directory.exists() or options.overwrite:
+    if options.overwrite or not directory.exists() or not any(directory.iterdir()):
         return None
     manifest = read_manifest(directory)
     if manifest is None or not (directory / INDEX_NAME).exists():
         raise StreamError(
-            f"{directory}: is there already, not a stream that mixstream made; choose another --out, or --overwrite it"
+            f"{directory}: is a stream already, not one that mixstream made whole; choose another --out, or "
+            f"--overwrite it"
         )
     made = {
         "sources": (manifest.sources, sources),

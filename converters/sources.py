@@ -64,8 +64,8 @@ def find_corpora(paths: Sequence[Path], name: str | None = None) -> Found:
         name: makes one stream of that name of all files.
 
     Raises:
-        CorpusError: a path that is not there, no file of a known format, one that lies too deep, an empty
-            file, or a name that is not ``language.domain``.
+        CorpusError: a path that is not there, no file of a known format, one that lies too deep or is given
+            twice, an empty file, or a name that is not ``language.domain``.
     """
     files: list[tuple[str, Path]] = []
     ignored: list[Path] = []
@@ -81,6 +81,10 @@ def find_corpora(paths: Sequence[Path], name: str | None = None) -> Found:
         raise CorpusError(
             f"{', '.join(map(str, paths))}: no corpus file in it (known: {', '.join('*' + s for s in READERS)})"
         )
+    places = [file.resolve() for _, file in files]
+    twice = next((file for i, (_, file) in enumerate(files) if places[i] in places[:i]), None)
+    if twice is not None:
+        raise CorpusError(f"{twice}: is given twice, and would be read twice; give it once")
     by_name: dict[str, list[Path]] = {}
     for stream, file in files:
         _check(stream, file)

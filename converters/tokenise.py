@@ -60,11 +60,12 @@ class HuggingFaceTokenizer:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
+        eod_token_id = _eod_token_id(tokenizer, name, eod_token)
         self.info = TokenizerInfo(
             name=name,
-            fingerprint=hashlib.blake2b(tokenizer.to_str().encode(), digest_size=8).hexdigest(),
+            fingerprint=hashlib.blake2b(f"{eod_token_id} {tokenizer.to_str()}".encode(), digest_size=8).hexdigest(),
             vocab_size=1 + max(tokenizer.get_vocab(with_added_tokens=True).values()),  # ids may have gaps
-            eod_token_id=_eod_token_id(tokenizer, name, eod_token),
+            eod_token_id=eod_token_id,
         )
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
@@ -85,12 +86,16 @@ def load_tokenizer(name: str, eod_token: str | None = None) -> Tokenizer:
         TokenizerError: there is no such tokenizer, or its end-of-document token is not known.
     """
     if name == "byte":
+        if eod_token is not None:
+            raise TokenizerError(f"tokenizer 'byte' ends documents with token 256, not {eod_token!r}; leave it out")
         return ByteTokenizer()
     import tokenizers
 
     path = Path(name)
     if path.is_dir():
         path = path / "tokenizer.json"
+        if not path.is_file():
+            raise TokenizerError(f"tokenizer {name!r}: a folder without a tokenizer.json")
     try:
         if path.is_file():
             tokenizer = tokenizers.Tokenizer.from_file(str(path))

@@ -65,13 +65,13 @@ def convert(
     name: Annotated[str | None, typer.Option(help="Make one stream of this name of all files.")] = None,
     tokenizer: Annotated[str, typer.Option(help="byte, a tokenizer.json, or a hub name.")] = "byte",
     eod_token: Annotated[str | None, typer.Option(help="The tokenizer's end-of-document token.")] = None,
-    sequence_length: Annotated[int, typer.Option(min=2, help="Tokens of a sample.")] = 2048,
+    sequence_length: Annotated[int, typer.Option(min=2, max=1 << 24, help="Tokens of a sample.")] = 2048,
     holdout: Annotated[float, typer.Option(min=0, max=0.99, help="Share of documents to hold out.")] = 0.02,
     text_field: Annotated[str, typer.Option(help="Field or column of the text.")] = "text",
     overwrite: Annotated[bool, typer.Option(help="Replace streams made from something else.")] = False,
 ) -> None:
     """Make MDS streams of JSONL, Parquet and text corpora."""
-    from converters.run import Options, convert_corpus
+    from converters.run import Options, convert_corpus, other_streams
     from converters.sources import find_corpora
     from converters.tokenise import load_tokenizer
 
@@ -83,15 +83,14 @@ def convert(
         documents = progress.add_task("documents", total=None)
         for corpus in found.corpora:
             converted = convert_corpus(corpus, out, options, lambda n: progress.advance(documents, n))
-            train, heldout = (converted.manifests.get(split) for split in ("train", "heldout"))
-            assert train is not None
+            train, heldout = converted.manifests["train"], converted.manifests.get("heldout")
             rows.append(
                 (
                     corpus.name,
-                    f"{train.num_documents:,}",
-                    f"{train.num_tokens:,}",
-                    f"{train.num_samples:,}",
-                    f"{heldout.num_samples:,}" if heldout else f"none ({train.heldout_documents} documents)",
+                    _number(train.num_documents),
+                    _number(train.num_tokens),
+                    _number(train.num_samples),
+                    _number(heldout.num_samples) if heldout else f"none ({train.heldout_documents} documents)",
                     "kept" if converted.kept else "written",
                 )
             )
@@ -99,8 +98,7 @@ def convert(
     for path in found.ignored:
         _say(f"ignored {path}: no corpus format")
     _table(("stream", "documents", "tokens", "samples", "held-out samples", ""), rows)
-    made = {corpus.name for corpus in found.corpora}
-    others = sorted(index.parent.name for index in out.glob("[!.]*/index.json") if index.parent.name not in made)
+    others = other_streams(found, out)
     if others:
         _say(f"{out} also holds, from elsewhere: {', '.join(others)}; remove what is not to be read")
     _say(f"streams of {sequence_length} tokens a sample in {out}")
@@ -149,6 +147,7 @@ def plan(
     ] = None,
     floor: Annotated[float, typer.Option(min=0, help="Least proportion of every stream.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of reading.")] = 17,
+    token_column: Annotated[str | None, typer.Option(help="Token column of plain MDS directories.")] = None,
 ) -> None:
     """Decide what a run reads: proportion, samples, tokens and repeats of every stream."""
     from mixstream.mixture.plan import build_plan
@@ -156,7 +155,7 @@ def plan(
 
     budgets = _max_repeats(max_repeats)
     decided = build_plan(
-        Catalog.open(streams),
+        Catalog.open(streams, token_column=token_column),
         weights=weights,
         budget_tokens=budget_tokens,
         batch_size=batch_size,
@@ -176,7 +175,8 @@ def weights(
     last: Annotated[float, typer.Option(min=0.0001, max=1, help="Share of the run, at its end.")] = 0.5,
 ) -> None:
     """Average the weights that a proxy run learnt."""
-    from mixstream.methods.history import learnt_weights, save_weights
+    from mixstream.methods.history import learnt_weights
+    from mixstream.mixture.weights import save_weights
     from mixstream.runs.folder import RunFolder
 
     result = RunFolder(run).read_result()
@@ -226,7 +226,7 @@ def _announce(name: str, run: Run) -> None:
     """Show what a run is about to read."""
     if not _is_first():
         return
-    if run.folder.result.exists():
+    if run.folder.read_result() is not None:
         _say(f"{name}: complete in {run.folder.path}; remove that folder to run it again")
         return
     checkpoint = run.folder.newest_checkpoint()
@@ -269,9 +269,11 @@ def _show_results(results: Mapping[str, Result]) -> None:
 
 def _max_repeats(given: list[str] | None) -> dict[str, float] | None:
     """Return repeat budgets from options such as ``4`` and ``eu.wiki=20``."""
-    budgets = {}
+    budgets: dict[str, float] = {}
     for option in given or []:
         name, _, value = option.rpartition("=")
+        if (name or "*") in budgets:
+            raise typer.BadParameter(f"{option!r}; the budget of {name or 'all streams'} is given twice")
         try:
             budgets[name or "*"] = float(value)
         except ValueError:
@@ -282,6 +284,10 @@ def _max_repeats(given: list[str] | None) -> dict[str, float] | None:
 def _is_first() -> bool:
     """Return whether this is the process that speaks: rank 0 of a launcher's, or the only one."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _number(count: int | None) -> str:
+    return "unknown" if count is None else f"{count:,}"
 
 
 def _say(text: str) -> None:

@@ -16,7 +16,7 @@ line and exits with 2. Where the cause is a bad value it is a `ValueError` too.
     │   └── BudgetError               budgets that cannot supply the run
     ├── StateError (ValueError)       a state or a run folder that belongs to another plan
     ├── PlanSpentError                the plan's last batch has been read, and more was asked for
-    ├── ScoreError (ArithmeticError)  scores that are not finite numbers
+    ├── ScoreError (ArithmeticError)  scores or losses that are not finite numbers
     └── MissingExtraError (ImportError) an optional dependency that is not installed
 """
 
@@ -79,7 +79,7 @@ class PlanSpentError(MixstreamError):
 
 
 class ScoreError(MixstreamError, ArithmeticError):
-    """Scores are not finite numbers."""
+    """Scores or losses are not finite numbers."""
 
 
 class MissingExtraError(MixstreamError, ImportError):

@@ -1,6 +1,6 @@
 """The frame of every file that stands between two stages: versioned, checked, written whole.
 
-docs/formats.md describes the files; the room that owns a file declares its model as a `Document`.
+docs/formats.md describes the files; the room that owns a file declares its model as a `FileModel`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,22 +16,37 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mixstream.errors import FormatError, nearest
 
-DocumentT = TypeVar("DocumentT", bound="Document")
+FileModelT = TypeVar("FileModelT", bound="FileModel")
 
 
-class Document(BaseModel):
+class FileModel(BaseModel):
     """Part of a file format: immutable, typed, without unknown keys, NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def parse(model: type[DocumentT], data: Any, where: str, error: type[FormatError] = FormatError) -> DocumentT:
+def parse_json(text: str, where: str, remedy: str) -> Any:
+    """Return what a JSON text says; `remedy` tells what to do where it says nothing.
+
+    Raises:
+        FormatError: it is not JSON, or an object has a key twice (of two, the last would win without a word).
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as problem:
+        raise FormatError(f"{where}: not JSON ({problem}); it may be truncated, {remedy}") from None
+
+
+def parse(
+    model: type[FileModelT], data: Any, where: str, remedy: str = "", error: type[FormatError] = FormatError
+) -> FileModelT:
     """Return `data` as a `model`.
 
     Args:
         model: the format.
         data: what was read, of plain dicts, lists, strings and numbers.
         where: the file's name, for the message.
+        remedy: what to do where it does not fit.
         error: the class of error to raise.
 
     Raises:
@@ -39,32 +55,42 @@ def parse(model: type[DocumentT], data: Any, where: str, error: type[FormatError
     """
     try:
         # Through JSON, where types are strict and yet a list is a tuple.
-        return model.model_validate_json(json.dumps(data, default=str), strict=True)
-    except ValidationError as problems:
-        told = [_tell(problem, model) for problem in problems.errors(include_url=False)]
-        raise error(f"{where}: " + "; ".join(told)) from None
+        text = json.dumps(data, default=str)
+        return model.model_validate_json(text, strict=True)
+    except (ValueError, RecursionError) as problem:
+        if not isinstance(problem, ValidationError):
+            raise error(f"{where}: cannot be told as JSON ({problem})") from None
+        told = _tell_all(problem.errors(include_url=False), json.loads(text), model)
+        raise error(f"{where}: " + "; ".join([*told, remedy] if remedy else told)) from None
 
 
-def read_json(path: Path, model: type[DocumentT], missing: str) -> DocumentT:
-    """Read a JSON file as a `model`; `missing` says what to do when it is not there.
+def load_json(path: Path, remedy: str) -> Any:
+    """Return what a JSON file says; `remedy` tells what to do where there is none that can be read.
+
+    Raises:
+        FormatError: the file is missing, cannot be read, or is not JSON.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FormatError(f"{path}: no such file; {remedy}") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise FormatError(f"{path}: cannot be read ({problem}); {remedy}") from None
+    return parse_json(text, str(path), remedy)
+
+
+def read_json(path: Path, model: type[FileModelT], remedy: str) -> FileModelT:
+    """Read a JSON file as a `model`; `remedy` tells what to do where that fails.
 
     Raises:
         FormatError: the file is missing, is not JSON, or does not fit `model`.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FormatError(f"{path}: no such file; {missing}") from None
-    except OSError as problem:
-        raise FormatError(f"{path}: cannot be read ({problem.strerror}); {missing}") from None
-    except (ValueError, RecursionError) as problem:
-        raise FormatError(f"{path}: not JSON ({problem}); it may be truncated, write it again") from None
-    return parse(model, data, str(path))
+    return parse(model, load_json(path, remedy), str(path), remedy)
 
 
-def dump_json(document: Document) -> str:
-    """Return a document as indented JSON."""
-    return document.model_dump_json(indent=2) + "\n"
+def dump_json(content: FileModel) -> str:
+    """Return a file's content as indented JSON."""
+    return content.model_dump_json(indent=2) + "\n"
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -89,23 +115,59 @@ def write_whole(path: Path, text: str) -> None:
         raise FormatError(f"{path}: cannot be written ({problem.strerror}); choose another path") from None
 
 
-def _tell(problem: Any, model: type[BaseModel]) -> str:
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+    return found
+
+
+def _tell_all(problems: Sequence[Any], data: Any, model: type[BaseModel]) -> list[str]:
+    """Return pydantic's problems as sentences of ours.
+
+    Of a value that may be of several types pydantic tells what each of them misses; where one of them got
+    further in than the others, that is the one that was meant.
+    """
+    placed = [(_place(problem, data), problem) for problem in problems]
+    deepest = [
+        (place, problem)
+        for place, problem in placed
+        if not any(len(other) > len(place) and other[: len(place)] == place != () for other, _ in placed)
+    ]
+    return list(dict.fromkeys(_tell(problem, place, model) for place, problem in deepest))
+
+
+def _place(problem: Any, data: Any) -> tuple[str, ...]:
+    """Return the keys that lead to a problem; pydantic puts names of types between them."""
+    here, place = data, []
+    for part in problem["loc"]:
+        known = part in here if isinstance(here, dict) else isinstance(here, list) and part in range(len(here))
+        if known:
+            here = here[part]
+        elif problem["type"] != "missing" or part is not problem["loc"][-1]:
+            continue
+        place.append(str(part))
+    return tuple(place)
+
+
+def _tell(problem: Any, place: tuple[str, ...], model: type[BaseModel]) -> str:
     """Return one of pydantic's problems as a sentence of ours."""
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location) or "(top)"
+    key = ".".join(place) or "(top)"
     if problem["type"] == "extra_forbidden":
-        known = _keys_at(model, location[:-1])
-        return f"unknown key {key!r}{nearest(location[-1], known)}" + (f" (known: {', '.join(known)})")
+        known = _keys_at(model, place[:-1])
+        return f"unknown key {key!r}{nearest(place[-1], known)}" + (f" (known: {', '.join(known)})")
     if problem["type"] == "missing":
         return f"key {key!r} is missing"
     found = repr(problem["input"])
-    return f"{key}: {problem['msg']} (found {found if len(found) < 80 else found[:77] + '...'})"
+    told = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {told} (found {found if len(found) < 80 else found[:77] + '...'})"
 
 
-def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
-    """Return the keys that `model` knows at a nested location, as far as they can be told."""
+def _keys_at(model: type[BaseModel], place: Sequence[str]) -> list[str]:
+    """Return the keys that `model` knows at a nested place, as far as they can be told."""
     here: Any = model
-    for part in location:
+    for part in place:
         field = getattr(here, "model_fields", {}).get(part)
         here = _model_in(field.annotation) if field is not None else here
     return sorted(getattr(here, "model_fields", {}))

@@ -26,6 +26,9 @@ def read_parquet(path: Path, text_field: str) -> Iterator[Document]:
                     f"{path}: no column {text_field!r}{nearest(text_field, names)} (columns: {', '.join(names)}; "
                     f"--text-field names it)"
                 )
+            for name in (text_field, "id"):
+                if names.count(name) > 1:
+                    raise CorpusError(f"{path}: has {names.count(name)} columns {name!r}; keep one of them")
             columns = [text_field, *(name for name in ("id",) if name in names)]
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=columns)

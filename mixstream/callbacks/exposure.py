@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 
 from mixstream.callbacks.rows import check_rows, over_ranks, sum_by_source
+from mixstream.errors import ScoreError
 from mixstream.loader import MixtureLoader
 from mixstream.mixture.apportion import UNIT
 
@@ -37,9 +39,19 @@ class Exposure(Callback):
         self._batch_sums += sum_by_source(losses, state.batch["stream"], len(self._names))
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Add up over ranks; log, if it is time."""
+        """Add up over ranks; log, if it is time.
+
+        Raises:
+            ScoreError: a stream's loss is not a finite number any more.
+        """
         self._sums += over_ranks(self._batch_sums, state)
         self._batch_sums = self._nothing()
+        lost = [name for name, loss in zip(self._names, self._sums[0].tolist(), strict=True) if not math.isfinite(loss)]
+        if lost:
+            raise ScoreError(
+                f"batch {int(state.timestamp.batch)}: the training loss of {', '.join(lost[:5])} is not a finite "
+                f"number; the run diverged, begin it anew in another folder with a lower learning_rate"
+            )
         if int(state.timestamp.batch) % self._interval_batches == 0:
             self._log(logger)
 

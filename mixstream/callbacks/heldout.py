@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from composer.loggers import Logger
 from composer.utils import dist
 
 from mixstream.callbacks.rows import measuring, over_ranks, row_losses
+from mixstream.errors import ScoreError
 from mixstream.loader.dataset import stream_readers
 from mixstream.streams.catalog import Catalog
 
@@ -62,28 +64,49 @@ class Heldout(Callback):
         self._batch_size = batch_size
         self._interval_batches = interval_batches
         self._max_samples = max_samples
+        self._logged_at: int | None = None
         self.losses: dict[str, HeldoutLoss] = {}
 
     def batch_end(self, state: State, logger: Logger) -> None:
         """Measure, if it is time."""
         if self._interval_batches and int(state.timestamp.batch) % self._interval_batches == 0:
-            self._measure(state, logger)
+            self._measure(state)
+            self._log(state, logger)
 
     def fit_end(self, state: State, logger: Logger) -> None:
-        """Measure the trained model."""
-        self._measure(state, logger)
+        """Measure the trained model, if its last batch was not the time to."""
+        is_logged = self._logged_at == int(state.timestamp.batch)
+        if not (is_logged and self.losses):
+            self._measure(state)
+        if not is_logged:
+            self._log(state, logger)
 
-    def _measure(self, state: State, logger: Logger) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Return the batch at which losses were last logged."""
+        return {"logged_at": self._logged_at}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Do not log the same losses again."""
+        self._logged_at = state["logged_at"]
+
+    def _measure(self, state: State) -> None:
         self.losses = {stream.name: self._loss_of(state, i) for i, stream in enumerate(self._streams)}
+
+    def _log(self, state: State, logger: Logger) -> None:
         metrics = {f"heldout/nats_per_token/{name}": loss.nats_per_token for name, loss in self.losses.items()}
         for name, loss in self.losses.items():
             if loss.bits_per_byte is not None:
                 metrics[f"heldout/bits_per_byte/{name}"] = loss.bits_per_byte
         logger.log_metrics(metrics)
+        self._logged_at = int(state.timestamp.batch)
 
     @torch.no_grad()
     def _loss_of(self, state: State, number: int) -> HeldoutLoss:
-        """Return the loss on one stream: rank r measures rows r, r + world size, ..."""
+        """Return the loss on one stream: rank r measures rows r, r + world size, ...
+
+        Raises:
+            ScoreError: it is not a finite number.
+        """
         stream = self._streams[number]
         rows = np.arange(min(stream.num_samples, self._max_samples or stream.num_samples))
         own = rows[dist.get_global_rank() :: dist.get_world_size()]
@@ -95,6 +118,11 @@ class Heldout(Callback):
                 losses = row_losses(model, state.device.batch_to_device(batch))
                 sums += torch.tensor([float(losses.double().sum()), len(losses)], dtype=torch.float64)
         total, count = over_ranks(sums, state).tolist()
+        if not math.isfinite(total):
+            raise ScoreError(
+                f"batch {int(state.timestamp.batch)}: the held-out loss of {stream.name} is {total}; the run diverged, "
+                f"begin it anew in another folder with a lower learning_rate"
+            )
         num_tokens = int(count) * stream.sequence_length
         num_bytes = num_tokens / stream.tokens_per_byte if stream.tokens_per_byte else None
         return HeldoutLoss(num_tokens, num_bytes, total / count)

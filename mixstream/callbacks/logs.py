@@ -15,7 +15,7 @@ from mixstream.formats import write_whole
 
 
 class JsonLines:
-    """A file of lines, each with the batch it belongs to under ``batch``; only rank 0 writes."""
+    """A file of JSON objects, one a line; only rank 0 writes."""
 
     def __init__(self, path: Path) -> None:
         """Append to `path`."""
@@ -28,21 +28,13 @@ class JsonLines:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
-    def cut_after(self, batch: int) -> None:
-        """Drop the lines of later batches, and one that a crash cut short: they come again."""
+    def cut_to(self, num_lines: int) -> None:
+        """Drop all but the first `num_lines`: what was logged after the checkpoint comes again."""
         if not self._writes:
             return
-        old = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        kept = [line for line in old if (own := _batch_of(line)) is not None and own <= batch]
-        write_whole(self._path, "".join(line + "\n" for line in kept))
-
-
-def _batch_of(line: str) -> int | None:
-    """Return the batch of a line, or None where it is not whole."""
-    try:
-        return int(json.loads(line)["batch"])
-    except ValueError:
-        return None
+        old = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
+        kept = [line.decode() for line in old[:num_lines] if line.endswith(b"\n")]
+        write_whole(self._path, "".join(kept))
 
 
 class RunLog(LoggerDestination):
@@ -55,12 +47,13 @@ class RunLog(LoggerDestination):
     def __init__(self, path: Path) -> None:
         """Write to `path`."""
         self._lines = JsonLines(path)
+        self._num_lines = 0
         self._batch = 0
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Cut the log back to the batch from which the run goes on."""
+        """Cut the log back to what it was at the checkpoint; a new run begins it."""
         self._batch = int(state.timestamp.batch)
-        self._lines.cut_after(self._batch or -1)
+        self._lines.cut_to(self._num_lines)
 
     def batch_start(self, state: State, logger: Logger) -> None:
         """Note the batch that what follows tells of."""
@@ -75,3 +68,12 @@ class RunLog(LoggerDestination):
         }
         if numbers:
             self._lines.append({"batch": self._batch, "metrics": numbers})
+            self._num_lines += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many lines there are."""
+        return {"num_lines": self._num_lines}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after so many lines."""
+        self._num_lines = state["num_lines"]

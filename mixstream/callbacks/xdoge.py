@@ -20,6 +20,7 @@ from mixstream.callbacks.logs import JsonLines
 from mixstream.callbacks.scores import Scores, backward_scores
 from mixstream.errors import StateError
 from mixstream.loader import MixtureLoader
+from mixstream.methods.history import WeightsUpdate
 from mixstream.methods.xdoge import update_weights
 from mixstream.mixture.plan import named
 from mixstream.mixture.simplex import Float64
@@ -74,10 +75,11 @@ class XDoGE(Callback):
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Cut the log back to where the run goes on; a new run starts it with the plan's weights."""
-        batch = int(state.timestamp.batch)
-        self._lines.cut_after(batch or -1)
-        if batch == 0:
-            self._lines.append(self._line(batch=0, at_batch=0))
+        if state.timestamp.batch == 0:
+            self._lines.cut_to(0)
+            self._log(batch=0, at_batch=0)
+        else:
+            self._lines.cut_to(1 + self._num_updates)
 
     def batch_end(self, state: State, logger: Logger) -> None:
         """Update the weights, if it is time and the run still has batches for them to act on."""
@@ -96,7 +98,7 @@ class XDoGE(Callback):
         self._num_updates += 1
         at_batch = self._loader.set_weights(named(self._weights, self._loader.plan.streams))
         seconds = time.perf_counter() - started
-        self._lines.append(self._line(batch, at_batch, measured, eta))
+        self._log(batch, at_batch, measured, eta)
         logger.log_metrics({"xdoge/seconds": seconds, "xdoge/eta": eta} | self._metrics(measured))
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,22 +132,19 @@ class XDoGE(Callback):
         aggregate = next(batches) if self._score == "crossfit" else None
         return backward_scores(state, next(batches), aggregate, len(self._weights))
 
-    def _line(
-        self, batch: int, at_batch: int, measured: Scores | None = None, eta: float | None = None
-    ) -> dict[str, Any]:
+    def _log(self, batch: int, at_batch: int, measured: Scores | None = None, eta: float | None = None) -> None:
         streams = self._loader.plan.streams
-        return {
-            "format": "mixstream.weights",
-            "version": 1,
-            "update": self._num_updates,
-            "batch": batch,
-            "at_batch": at_batch,
-            "weights": named(self._weights, streams),
-            "scores": named(measured.scores, streams) if measured else None,
-            "probe_losses": named(measured.losses, streams) if measured else None,
-            "eta": eta,
-            "mu": self._mu,
-        }
+        line = WeightsUpdate(
+            update=self._num_updates,
+            batch=batch,
+            at_batch=at_batch,
+            weights=dict(named(self._weights, streams)),
+            scores=dict(named(measured.scores, streams)) if measured else None,
+            probe_losses=dict(named(measured.losses, streams)) if measured else None,
+            eta=eta,
+            mu=self._mu,
+        )
+        self._lines.append(line.model_dump())
 
     def _metrics(self, measured: Scores) -> dict[str, float]:
         columns = {"weight": self._weights, "score": measured.scores, "probe_loss": measured.losses}

@@ -173,8 +173,16 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         here = torch.distributed.get_rank(), torch.distributed.get_world_size()
     else:
-        here = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        here = _from_launcher("RANK", 0), _from_launcher("WORLD_SIZE", 1)
     return here[0] if rank is None else rank, here[1] if world_size is None else world_size
+
+
+def _from_launcher(name: str, default: int) -> int:
+    """Return a number that a launcher has put into the environment."""
+    value = os.environ.get(name, "")
+    if value and not value.isdecimal():
+        raise MixtureError(f"environment variable {name} is {value!r}; expected a whole number, as launchers set it")
+    return int(value or default)
 
 
 def _plain_errors(batches: Iterator[Batch]) -> Iterator[Batch]:

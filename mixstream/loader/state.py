@@ -6,21 +6,22 @@ fresh process lacks and refuse those that are new.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from mixstream.errors import StateError
-from mixstream.formats import Document, parse
+from mixstream.errors import FormatError, StateError
+from mixstream.formats import FileModel, parse, parse_json
 from mixstream.mixture.apportion import UNIT
 from mixstream.mixture.ledger import Ledger
 from mixstream.mixture.plan import Plan
 from mixstream.mixture.simplex import check_weights
-from mixstream.streams.manifest import Count
+from mixstream.streams.manifest import MAX_COUNT, Count
 
+Signed = Annotated[int, Field(ge=-MAX_COUNT, le=MAX_COUNT)]
 PendingWeights = Mapping[int, Mapping[str, float]]
 
 
@@ -37,7 +38,7 @@ class LoaderState:
     pending: PendingWeights = field(default_factory=dict)
 
 
-class _SavedState(Document):
+class _SavedState(FileModel):
     """The JSON of a state."""
 
     format: Literal["mixstream.state"]
@@ -45,7 +46,7 @@ class _SavedState(Document):
     batch: Count
     end_batch: Count
     drawn: tuple[Count, ...]
-    owed: tuple[int, ...]
+    owed: tuple[Signed, ...]
     shares: tuple[Count, ...]
     pending: tuple[tuple[Count, dict[str, float]], ...]
     plan: dict[str, Any]
@@ -75,8 +76,11 @@ def parse_state(text: str, plan: Plan) -> LoaderState:
         StateError: it is no such state, or one of another plan: the difference is told.
     """
     try:
-        saved = parse(_SavedState, json.loads(text), "the loader's state")
-    except (TypeError, ValueError) as problem:
+        if not isinstance(text, str):
+            raise FormatError(f"{type(text).__name__}, expected the string that state_dict() returned")
+        remedy = "load one that state_dict() returned"
+        saved = parse(_SavedState, parse_json(text, "it", remedy), "it", remedy)
+    except FormatError as problem:
         raise StateError(f"not a state of mixstream's loader: {problem}") from None
     differences = _differences(saved.plan, plan.identity)
     differences.sort(key=lambda told: not told.endswith(("is gone", "is new")))  # what explains the others

@@ -1,24 +1,21 @@
-"""weights.jsonl, what a method has learnt, one line an update; and weights.json, what is used of it."""
+"""weights.jsonl: what a method has learnt, one line an update."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from mixstream.errors import FormatError
-from mixstream.formats import Document, dump_json, parse, write_whole
+from mixstream.formats import FileModel, parse, parse_json
 from mixstream.methods.xdoge import average_weights
 from mixstream.mixture.plan import named
+from mixstream.mixture.weights import Weight
 from mixstream.streams.manifest import Count
 
-Weight = Annotated[float, Field(ge=0, le=1)]
 
-
-class WeightsUpdate(Document):
+class WeightsUpdate(FileModel):
     """One line of weights.jsonl.
 
     Attributes:
@@ -30,7 +27,7 @@ class WeightsUpdate(Document):
         eta, mu: learning rate and mirror-descent step of the update.
     """
 
-    format: Literal["mixstream.weights"] = "mixstream.weights"
+    format: Literal["mixstream.weights_update"] = "mixstream.weights_update"
     version: Literal[1] = 1
     update: Count
     batch: Count
@@ -40,20 +37,6 @@ class WeightsUpdate(Document):
     probe_losses: dict[str, float] | None
     eta: float | None
     mu: float | None
-
-
-class Weights(Document):
-    """weights.json: the weights of a plan to be.
-
-    Attributes:
-        weights: by stream, sum 1.
-        origin: where they come from.
-    """
-
-    format: Literal["mixstream.weights"] = "mixstream.weights"
-    version: Literal[1] = 1
-    weights: dict[str, Weight]
-    origin: str
 
 
 def read_history(path: Path) -> list[WeightsUpdate]:
@@ -73,10 +56,8 @@ def read_history(path: Path) -> list[WeightsUpdate]:
     updates = []
     for number, line in enumerate(lines, start=1):
         where = f"{path}, line {number}"
-        try:
-            updates.append(parse(WeightsUpdate, json.loads(line), where))
-        except json.JSONDecodeError as problem:
-            raise FormatError(f"{where}: not JSON ({problem}); the run was cut short, let it go on") from None
+        remedy = "let the run go on, which mends its log"
+        updates.append(parse(WeightsUpdate, parse_json(line, where, remedy), where, remedy))
         if updates[-1].weights.keys() != updates[0].weights.keys():
             raise FormatError(f"{where}: weights of other streams than in line 1; two runs wrote to this folder")
     return updates
@@ -103,8 +84,3 @@ def learnt_weights(run: Path, last: float, num_batches: int) -> dict[str, float]
         FormatError: weights.jsonl is missing or is not one.
     """
     return average_history(read_history(run / "weights.jsonl"), round(num_batches * (1 - last)), num_batches)
-
-
-def save_weights(path: Path, weights: dict[str, float], origin: str) -> None:
-    """Write a weights.json."""
-    write_whole(path, dump_json(Weights(weights=weights, origin=origin)))

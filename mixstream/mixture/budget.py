@@ -9,7 +9,7 @@ import numpy as np
 
 from mixstream.errors import BudgetError, FloorError, nearest
 from mixstream.mixture.apportion import UNIT, to_units
-from mixstream.mixture.simplex import Float64, check_floor, project
+from mixstream.mixture.simplex import Float64, check_floor, is_real, project, round_down, round_up
 from mixstream.streams.index import Int64
 
 _LEAST_WEIGHT = 1e-12  # in place of 0, under a floor: far below it, and yet it can be scaled up
@@ -30,11 +30,12 @@ def repeat_budgets(max_repeats: MaxRepeats, names: Sequence[str]) -> list[float 
     for name, value in asked.items():
         if name != "*" and name not in names:
             raise BudgetError(f"max_repeats names {name!r}, which is no stream{nearest(name, names)}")
-        if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
+        if value is not None and not (is_real(value) and 0 < value < math.inf):
             raise BudgetError(
                 f"max_repeats of {name!r} is {value!r}; expected a finite number above 0 (None: unlimited)"
             )
-    return [asked.get(name, asked.get("*")) for name in names]
+    budgets = [asked.get(name, asked.get("*")) for name in names]
+    return [None if budget is None else float(budget) for budget in budgets]
 
 
 def draw_limits(sizes: Int64, budgets: Sequence[float | None], num_draws: int) -> Int64:
@@ -67,13 +68,13 @@ def check_floor_within(floor: float, caps: Float64, names: Sequence[str]) -> Non
         least = int(caps.argmin())
         raise FloorError(
             f"floor={floor}, but the repeat budget of {names[least]!r} allows it {caps[least]:.6g} of the "
-            f"mixture at most; choose a floor of at most {math.floor(caps[least] * 1e12) / 1e12:g}, raise its "
+            f"mixture at most; choose a floor of at most {round_down(float(caps[least]))}, raise its "
             f"max_repeats, or lower budget_tokens"
         )
 
 
 def check_supply(
-    limits: Int64, wanted: Float64, num_draws: int, tokens_a_draw: int, catalog: Mapping[str, int]
+    limits: Int64, wanted: Float64, num_draws: int, batch_size: int, tokens_a_draw: int, catalog: Mapping[str, int]
 ) -> None:
     """Refuse budgets that together cannot supply the run, or that leave a wanted stream nothing.
 
@@ -81,6 +82,7 @@ def check_supply(
         limits: (K,) most draws of each stream.
         wanted: (K,) weight or floor of each stream; those with 0 give nothing.
         num_draws: draws of the run.
+        batch_size: draws of a batch.
         tokens_a_draw: the sequence length.
         catalog: {name: samples} of the K streams.
 
@@ -93,17 +95,18 @@ def check_supply(
         if limit == 0:
             raise BudgetError(
                 f"the repeat budget of {name!r} ({size} samples) pays less than one sample; raise it to "
-                f"{1 / size:.3g} or more, or give the stream weight 0"
+                f"{round_up(1 / float(size))} or more, or give the stream weight 0"
             )
     supply = int(limits[used].sum())
     if supply >= num_draws:
         return
     # Each stream's limit is rounded down, by less than one draw.
     enough = math.ceil((num_draws + int(used.sum())) / int(sizes[used].sum()) * 100) / 100
+    lower = f"lower budget_tokens to {supply * tokens_a_draw:,} or less, " if supply >= batch_size else ""
     raise BudgetError(
         f"the run needs {num_draws * tokens_a_draw:,} tokens ({num_draws:,} samples), but the repeat budgets of "
         f"its {int(used.sum())} streams supply {supply * tokens_a_draw:,} ({supply:,} samples); raise max_repeats "
-        f"to {enough:.2f} or more, lower budget_tokens to {supply * tokens_a_draw:,} or less, or add data"
+        f"to {enough:.2f} or more, {lower}or add data"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from mixstream.errors import BudgetError, MixtureError
-from mixstream.formats import Document, dump_json, read_json, write_whole
+from mixstream.formats import FileModel, dump_json, read_json, write_whole
 from mixstream.mixture.apportion import MAX_BATCH_SIZE, UNIT, round_to
 from mixstream.mixture.budget import (
     MaxRepeats,
@@ -27,14 +28,14 @@ from mixstream.mixture.simplex import Float64
 from mixstream.mixture.weights import WeightsSpec, resolve_weights
 from mixstream.streams.catalog import Catalog
 from mixstream.streams.index import Int64
-from mixstream.streams.manifest import Count, Positive, TokenizerInfo
+from mixstream.streams.manifest import MAX_COUNT, Count, Positive, TokenizerInfo
 
 WINDOW_SAMPLES = 32_768
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class PlannedStream(Document):
+class PlannedStream(FileModel):
     """What a plan decided for one stream.
 
     Attributes:
@@ -72,7 +73,7 @@ class PlanRow(NamedTuple):
     repeats: float
 
 
-class Plan(Document):
+class Plan(FileModel):
     """The decided, immutable result of planning a run.
 
     Attributes:
@@ -113,6 +114,8 @@ class Plan(Document):
             raise ValueError("a stream is named twice")
         if int(self.shares.sum()) != UNIT:
             raise ValueError(f"proportions sum to {math.fsum(self.proportions)!r}, not to 1")
+        if self.num_batches * self.batch_size > MAX_COUNT:
+            raise ValueError(f"{self.num_batches} batches of {self.batch_size} are more than 2^62 draws")
         return self
 
     @property
@@ -230,7 +233,10 @@ def build_plan(
         WeightsError, FloorError, BudgetError: with the numbers and the ways out.
         MixtureError: an option that this version does not have.
     """
-    _check_numbers(budget_tokens=budget_tokens, batch_size=batch_size, window_samples=window_samples, seed=seed)
+    budget_tokens = whole_number("budget_tokens", budget_tokens, least=1)
+    batch_size = whole_number("batch_size", batch_size, least=1)
+    window_samples = whole_number("window_samples", window_samples, least=1)
+    seed = whole_number("seed", seed, least=0)
     _check_options(catalog, sequence_length, schedule, lanes, batch_size)
     first = next(iter(catalog))
     num_batches = _num_batches(budget_tokens, batch_size, first.sequence_length)
@@ -240,7 +246,7 @@ def build_plan(
     budgets = repeat_budgets(max_repeats, catalog.names)
     limits = draw_limits(sizes, budgets, num_draws)
     check_floor_within(floor, limits / num_draws, catalog.names)
-    check_supply(limits, asked + floor, num_draws, first.sequence_length, catalog.sizes)
+    check_supply(limits, asked + floor, num_draws, batch_size, first.sequence_length, catalog.sizes)
     proportions = shares_within(asked, floor, share_caps(limits, num_draws)) / UNIT
     samples = np.minimum(round_to(num_draws, proportions), limits)
     return Plan(
@@ -276,12 +282,16 @@ def build_plan(
     )
 
 
-def _check_numbers(**numbers: int) -> None:
-    """Refuse what is no whole number, or too small or large to count with."""
-    for name, value in numbers.items():
-        least = 0 if name == "seed" else 1
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 62:
-            raise MixtureError(f"{name}={value!r}; expected a whole number of at least {least}, below 2^62")
+def whole_number(name: str, value: object, least: int) -> int:
+    """Return an option's value, if it is a whole number that can be counted with.
+
+    Raises:
+        MixtureError: it is not, or is below `least`.
+    """
+    number = int(value) if isinstance(value, numbers.Integral) and not isinstance(value, bool) else None
+    if number is None or not least <= number <= MAX_COUNT:
+        raise MixtureError(f"{name}={value!r}; expected a whole number of at least {least}, below 2^62")
+    return number
 
 
 def _check_options(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +18,26 @@ SUM_TOLERANCE = 1e-9
 
 
 def check_weights(weights: Mapping[str, float], names: Sequence[str]) -> Float64:
-    """Return weights as a (K,) array in the order of `names`.
+    """Return weights as an array.
+
+    Args:
+        weights: {name: weight} of all K streams, sum 1.
+        names: the K streams, in the order wanted.
+
+    Returns:
+        (K,) weights.
 
     Raises:
-        WeightsError: a stream without a weight, a weight without a stream, a weight that is negative
+        WeightsError: no mapping, a stream without a weight, a weight without a stream, a weight that is negative
             or not finite, or a sum that is not 1 within 1e-9.
     """
+    if not isinstance(weights, Mapping):
+        raise WeightsError(f"weights are {type(weights).__name__}; expected {{name: weight}}")
     unknown = [name for name in weights if name not in names]
     if unknown:
-        raise WeightsError(f"weight for {unknown[0]!r}, which is no stream of the catalog{nearest(unknown[0], names)}")
+        raise WeightsError(
+            f"weight for {unknown[0]!r}, which is no stream of the catalog{nearest(str(unknown[0]), names)}"
+        )
     missing = [name for name in names if name not in weights]
     if missing:
         raise WeightsError(
@@ -33,12 +46,27 @@ def check_weights(weights: Mapping[str, float], names: Sequence[str]) -> Float64
         )
     for name, weight in weights.items():
         # Not above 1: that also refuses integers too large to be floats.
-        if not isinstance(weight, (int, float)) or not 0 <= weight <= 1 + SUM_TOLERANCE:
+        if not is_real(weight) or not 0 <= weight <= 1 + SUM_TOLERANCE:
             raise WeightsError(f"weight of {name!r} is {weight!r}; expected a number from 0 to 1")
     total = math.fsum(weights.values())
     if abs(total - 1) > SUM_TOLERANCE:
         raise WeightsError(f"weights sum to {total!r}, expected 1 within {SUM_TOLERANCE}; divide them by their sum")
     return np.minimum(np.array([weights[name] for name in names], dtype=np.float64), 1.0)
+
+
+def is_real(value: object) -> bool:
+    """Return whether a value is a real number, of Python or numpy; a truth value is none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def round_down(value: float) -> str:
+    """Return in at most 6 digits a number that is not above a positive one: an upper bound that a message tells."""
+    return f"{float(Context(prec=6, rounding=ROUND_FLOOR).create_decimal_from_float(value)):g}"
+
+
+def round_up(value: float) -> str:
+    """Return in at most 6 digits a number that is not below a positive one: a lower bound that a message tells."""
+    return f"{float(Context(prec=6, rounding=ROUND_CEILING).create_decimal_from_float(value)):g}"
 
 
 def check_floor(floor: float, count: int) -> None:
@@ -47,12 +75,12 @@ def check_floor(floor: float, count: int) -> None:
     Raises:
         FloorError: with the sum and the largest floor that works.
     """
-    if not isinstance(floor, (int, float)) or not 0 <= floor < math.inf:
+    if not is_real(floor) or not 0 <= floor < math.inf:
         raise FloorError(f"floor={floor!r}; expected a finite number of at least 0")
     if floor * count > 1 + 1e-12:
         raise FloorError(
             f"floor={floor} for {count} streams adds up to {floor * count:g} of the mixture; "
-            f"choose a floor in [0, {1 / count:g}] or drop streams"
+            f"choose a floor in [0, {round_down(1 / count)}] or drop streams"
         )
 
 

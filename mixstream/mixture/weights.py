@@ -5,28 +5,46 @@ Each function names its source. Sizes are in tokens.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from mixstream.errors import WeightsError, nearest
+from mixstream.formats import FileModel, dump_json, load_json, parse, write_whole
 from mixstream.mixture.simplex import Float64, check_weights
 
 MAX_EXPONENT = 100
 RULES = ("natural", "uniform", "temperature:EXPONENT", "unimax:MAX_REPEATS")
+REMEDY = "`mixstream weights` makes one, or write {stream: weight}"
+Weight = Annotated[float, Field(ge=0, le=1)]
 WeightsSpec = str | Path | Mapping[str, float]
 
 
+class Weights(FileModel):
+    """weights.json: the weights of a plan to be.
+
+    Attributes:
+        weights: by stream, sum 1.
+        origin: where they come from.
+    """
+
+    format: Literal["mixstream.weights"] = "mixstream.weights"
+    version: Literal[1] = 1
+    weights: dict[str, Weight]
+    origin: str = ""
+
+
 def natural(sizes: Float64) -> Float64:
-    """Return w_i = U_i / sum U: what reading everything once gives. `sizes` U: (K,) tokens."""
+    """Return w_i = U_i / sum U, (K,): what reading everything once gives. `sizes` U: (K,) tokens."""
     shares: Float64 = sizes / sizes.sum()
     return shares
 
 
 def uniform(sizes: Float64) -> Float64:
-    """Return w_i = 1 / K."""
+    """Return w_i = 1 / K, (K,), of as many streams as have `sizes` (K,)."""
     return np.full(len(sizes), 1 / len(sizes))
 
 
@@ -34,6 +52,13 @@ def temperature(sizes: Float64, exponent: float) -> Float64:
     """Return w_i ~ U_i^exponent, with exponent = 1 / temperature.
 
     1 is natural, 0 uniform; XLM-R and mT5 use 0.3, mBERT 0.7 (arXiv 1911.02116, 2010.11934).
+
+    Args:
+        sizes: U, (K,) tokens.
+        exponent: from 0 to 100.
+
+    Returns:
+        (K,) weights, sum 1.
 
     Raises:
         WeightsError: the exponent is negative or not finite.
@@ -50,6 +75,14 @@ def unimax(sizes: Float64, max_repeats: float, budget_tokens: float) -> Float64:
 
     From the smallest stream up, n_i = min(rest / streams left, N U_i), rest -= n_i; w = n / sum n.
     Source: Chung et al. 2023 (arXiv 2304.09151), algorithm 1, with sizes in tokens.
+
+    Args:
+        sizes: U, (K,) tokens.
+        max_repeats: N.
+        budget_tokens: tokens of the run.
+
+    Returns:
+        (K,) weights, sum 1.
 
     Raises:
         WeightsError: `max_repeats` is not positive.
@@ -74,50 +107,52 @@ def resolve_weights(spec: WeightsSpec, tokens: Mapping[str, int], budget_tokens:
         budget_tokens: the run's budget, which UniMax needs.
 
     Raises:
-        WeightsError: an unknown rule, a file that is not there or not such JSON, or bad weights.
+        WeightsError: an unknown rule, or bad weights.
+        FormatError: the file is not a weights file.
     """
     names = list(tokens)
     if isinstance(spec, Mapping):
         return check_weights(spec, names)
     if not isinstance(spec, (str, Path)):
         raise WeightsError(f"weights are {type(spec).__name__}; expected {{name: weight}}, a rule, or a file's path")
-    rule, _, argument = str(spec).partition(":")
+    rule, colon, argument = str(spec).partition(":")
     sizes = np.array(list(tokens.values()), dtype=np.float64)
-    if rule == "natural" and not argument:
+    if rule == "natural" and not colon:
         return natural(sizes)
-    if rule == "uniform" and not argument:
+    if rule == "uniform" and not colon:
         return uniform(sizes)
     if rule == "temperature":
         return temperature(sizes, _number(rule, argument))
     if rule == "unimax":
         return unimax(sizes, _number(rule, argument), budget_tokens)
-    return check_weights(read_weights(Path(spec), names), names)
+    return check_weights(read_weights(Path(spec)), names)
 
 
-def read_weights(path: Path, names: Sequence[str] = ()) -> dict[str, float]:
-    """Return the weights that a JSON file holds.
+def read_weights(path: Path) -> Mapping[str, float]:
+    """Return the weights of a JSON file: a weights.json, or {name: weight} alone.
 
     Raises:
-        WeightsError: the file is not there, or is not a weights file.
+        WeightsError: the file is not there.
+        FormatError: it is not a weights file.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        rules = ", ".join(RULES)
+    if not path.exists():
         raise WeightsError(
-            f"weights {str(path)!r}: neither a file nor one of the rules {rules}"
+            f"weights {str(path)!r}: neither a file nor one of the rules {', '.join(RULES)}"
             f"{nearest(str(path).partition(':')[0], [rule.partition(':')[0] for rule in RULES])}"
-        ) from None
-    except (OSError, ValueError) as problem:
-        raise WeightsError(f"{path}: not a JSON file ({problem})") from None
-    weights = content.get("weights", content) if isinstance(content, dict) else None
-    if not isinstance(weights, dict):
-        raise WeightsError(f"{path}: expected {{name: weight}}, or that under the key 'weights'")
-    return weights
+        )
+    content = load_json(path, REMEDY)
+    if isinstance(content, dict) and not {"format", "version", "weights"} & content.keys():
+        return content
+    return parse(Weights, content, str(path), REMEDY).weights
+
+
+def save_weights(path: Path, weights: Mapping[str, float], origin: str) -> None:
+    """Write a weights.json of `weights` that come from `origin`."""
+    write_whole(path, dump_json(Weights(weights=dict(weights), origin=origin)))
 
 
 def _number(rule: str, argument: str) -> float:
     try:
         return float(argument)
     except ValueError:
-        raise WeightsError(f"weights {rule}:{argument}: expected a number after the colon") from None
+        raise WeightsError(f"weights {rule}: {argument!r} after a colon; expected a number, as in {rule}:4") from None

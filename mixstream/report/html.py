@@ -24,17 +24,18 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
         out: the HTML file; the PNGs go to a folder named after it.
 
     Raises:
-        FormatError: a folder is not a run's, or `out` has no suffix.
+        FormatError: a folder is not a run's, or `out` is not named .html or is a folder.
     """
-    if not out.suffix:
-        raise FormatError(f"{out}: a report is a file and a folder beside it; give a name such as {out}.html")
+    if out.suffix != ".html":
+        name = out.with_suffix(".html").name
+        raise FormatError(f"{out}: a report is an HTML file and a folder beside it; give a name such as {name}")
     runs = read_runs(folders)
     pictures = draw_all(runs)
+    write_whole(out, render(runs, pictures))
     beside = out.with_suffix("")
     beside.mkdir(parents=True, exist_ok=True)
     for name, (_, png) in pictures.items():
         (beside / f"{name}.png").write_bytes(png)
-    write_whole(out, render(runs, pictures))
 
 
 def render(runs: Sequence[RunRecord], pictures: dict[str, tuple[str, bytes]]) -> str:

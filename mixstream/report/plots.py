@@ -16,11 +16,14 @@ from matplotlib.figure import Figure
 
 from mixstream.report.read import RunRecord, Series
 
+Drawing = tuple[str, str, Figure]  # name, caption, picture
+Dash = str | tuple[float, tuple[float, ...]]
+
 WIDTH, HEIGHT = 9.0, 3.6
 INK, QUIET = "#1f2933", "#8a94a0"
 # Okabe and Ito's colours, which remain apart for colour-blind readers, darkened for lines on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b3589a", "#b8860b", "#4a4a4a", "#3a9bd9", "#7a5195", "#6b8e23", "#a0522d")
-DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1, 2)))  # type: ignore[assignment]
+DASHES: tuple[Dash, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1, 2)))
 
 plt.rcParams.update(
     {
@@ -38,7 +41,7 @@ plt.rcParams.update(
         "text.color": INK,
         "legend.frameon": False,
         "figure.dpi": 120,
-        "svg.hashsalt": "mixstream",
+        "text.parse_math": False,  # names of streams and runs are no formulas
     }
 )
 
@@ -46,16 +49,13 @@ plt.rcParams.update(
 def draw_all(runs: Sequence[RunRecord]) -> dict[str, tuple[str, bytes]]:
     """Return {name: (caption, PNG)} of every picture that the runs have data for, the answer first."""
     drawn = [
-        *(_heldout(runs) for _ in range(any(run.languages for run in runs))),
+        *([_heldout(runs)] if any(run.languages for run in runs) else []),
         *(_weights(run) for run in runs if run.updates),
         *(_shares_over_time(run) if run.updates else _shares(run) for run in runs if run.by_stream("exposure/read")),
         *(_repeats(run) for run in runs if run.by_stream("exposure/repeats")),
         *(_losses(run) for run in runs if run.by_stream("exposure/loss")),
     ]
     return {name.replace("/", "-"): (caption, _png(figure)) for name, caption, figure in drawn}
-
-
-Drawing = tuple[str, str, Figure]
 
 
 def _weights(run: RunRecord) -> Drawing:
@@ -196,7 +196,7 @@ def _colour(run: RunRecord, stream: str) -> str:
     return COLOURS[languages.index(_language(run, stream)) % len(COLOURS)]
 
 
-def _dash(run: RunRecord, stream: str) -> str | tuple[int, tuple[int, ...]]:
+def _dash(run: RunRecord, stream: str) -> Dash:
     domains = {entry.name: entry.domain or "" for entry in run.plan.entries}
     return DASHES[sorted(set(domains.values())).index(domains[stream]) % len(DASHES)]
 

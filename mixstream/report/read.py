@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict
 
 from mixstream.errors import FormatError
+from mixstream.formats import FileModel, parse, parse_json
 from mixstream.methods.history import WeightsUpdate, read_history
 from mixstream.mixture.plan import Plan
 from mixstream.mixture.simplex import Float64
+from mixstream.runs.folder import Loss, RunFolder
+from mixstream.streams.manifest import Count
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,18 @@ class Series:
     values: Float64
 
 
-@dataclass(frozen=True)
-class Heldout:
-    """A final held-out loss; bits a byte is None where the tokens of a byte are not known."""
+class MetricsLine(FileModel):
+    """One line of metrics.jsonl.
 
-    num_tokens: int
-    nats_per_token: float
-    bits_per_byte: float | None
+    Attributes:
+        batch: batches trained, the one that it tells of included.
+        metrics: what was logged, by name.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=True)  # a run that diverged says so
+
+    batch: Count
+    metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class RunRecord:
     plan: Plan
     updates: list[WeightsUpdate]
     metrics: Mapping[str, Series]
-    languages: Mapping[str, Heldout]
+    languages: Mapping[str, Loss]
     batches: int
     tokens: int | None
     seconds: float | None
@@ -97,7 +105,7 @@ def read_run(folder: Path, name: str | None = None) -> RunRecord:
     if not (folder / "plan.json").exists():
         raise FormatError(f"{folder}: not a run's folder, it holds no plan.json; `mixstream train` makes one")
     weights = folder / "weights.jsonl"
-    result = _read_result(folder / "result.json")
+    result = RunFolder(folder).read_result()
     metrics = _read_metrics(folder / "metrics.jsonl")
     logged = metrics.get("loss/train/total")
     return RunRecord(
@@ -105,40 +113,24 @@ def read_run(folder: Path, name: str | None = None) -> RunRecord:
         plan=Plan.load(folder / "plan.json"),
         updates=read_history(weights) if weights.exists() else [],
         metrics=metrics,
-        languages={
-            language: Heldout(loss["num_tokens"], loss["nats_per_token"], loss["bits_per_byte"])
-            for language, loss in result.get("languages", {}).items()
-        },
+        languages=result.languages if result else {},
         batches=int(logged.batches[-1]) if logged is not None else 0,
-        tokens=result.get("tokens"),
-        seconds=result.get("seconds"),
+        tokens=result.tokens if result else None,
+        seconds=result.seconds if result else None,
     )
-
-
-def _read_result(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        content = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as problem:
-        raise FormatError(f"{path}: not JSON ({problem}); let the run end again") from None
-    if content.get("format") != "mixstream.result" or content.get("version") != 1:
-        raise FormatError(f"{path}: format {content.get('format')!r} {content.get('version')!r}, expected 1")
-    return content
 
 
 def _read_metrics(path: Path) -> dict[str, Series]:
     if not path.exists():
         return {}
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                entry = json.loads(line)
-                for name, value in entry["metrics"].items():
-                    if isinstance(value, (int, float)):
-                        found[name].append((entry["batch"], value))
-            except (ValueError, KeyError, TypeError):
-                if line.endswith("\n"):  # a last line without its end: the run is writing it
-                    raise FormatError(f"{path}, line {number}: not a line of metrics") from None
+    lines = path.read_bytes().decode("utf-8", errors="replace").splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break  # the run is writing it
+        where, remedy = f"{path}, line {number}", "let the run go on, which mends its log"
+        entry = parse(MetricsLine, parse_json(line, where, remedy), where, remedy)
+        for name, value in entry.metrics.items():
+            if isinstance(value, (int, float)):
+                found[name].append((entry.batch, value))
     return {name: Series(*np.array(points, dtype=np.float64).T) for name, points in found.items()}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from composer.utils import dist
 
-from mixstream.methods.history import learnt_weights, save_weights
+from mixstream.methods.history import learnt_weights
+from mixstream.mixture.weights import save_weights
 from mixstream.runs.folder import Result
 from mixstream.runs.recipe import ChainRecipe, Recipe, RunRecipe, SingleRecipe
 from mixstream.runs.train import Run, plan_mixture, plan_run, train
@@ -39,7 +40,8 @@ def _run_chain(recipe: ChainRecipe, on_run: OnRun) -> dict[str, Result]:
     streams, out = Path(recipe.streams), Path(recipe.out)
     # All that can be refused is refused before the proxy has trained for hours.
     plan_run(recipe.proxy, streams, out / "proxy")
-    plan_mixture(with_weights(recipe.base, "uniform"), Catalog.open(streams))
+    base = with_weights(recipe.base, "uniform")  # what the proxy will learn is not known yet
+    plan_mixture(base, Catalog.open(streams, token_column=base.mixture.token_column))
     for name, weights in recipe.controls.items():
         plan_run(with_weights(recipe.base, weights), streams, out / name)
     results = {"proxy": _run("proxy", recipe.proxy, streams, out / "proxy", on_run)}

@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field
 
 from mixstream.errors import StateError
-from mixstream.formats import Document, dump_json, parse, read_json, write_whole
+from mixstream.formats import FileModel, dump_json, parse, read_json, write_whole
 from mixstream.mixture.plan import Plan
 from mixstream.runs.recipe import RunRecipe, all_keys, dump_yaml
 
@@ -28,7 +28,7 @@ MAY_CHANGE = frozenset({"training.num_workers", "training.checkpoint_batches"})
 MAY_CHANGE_UNLESS_LEARNING = MAY_CHANGE | {"training.device", "training.microbatch_size"}
 
 
-class Loss(Document):
+class Loss(FileModel):
     """A held-out loss as result.json tells it."""
 
     num_tokens: int
@@ -36,7 +36,7 @@ class Loss(Document):
     bits_per_byte: float | None
 
 
-class Result(Document):
+class Result(FileModel):
     """result.json: how a run ended.
 
     Attributes:
@@ -95,7 +95,7 @@ class RunFolder:
             content = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as problem:
             raise StateError(f"{self.recipe}: damaged ({problem}); remove {self.path} to begin anew") from None
-        return parse(RunRecipe, content, str(self.recipe))
+        return parse(RunRecipe, content, str(self.recipe), f"remove {self.path} to begin anew")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -134,8 +134,7 @@ class RunFolder:
     def begin(self, recipe: RunRecipe, plan: Plan) -> None:
         """Note what the run is."""
         write_whole(self.recipe, dump_yaml(recipe))
-        if not self.plan.exists():
-            plan.save(self.plan)
+        plan.save(self.plan)  # again at each start: the streams may have been moved
 
     def end(self, result: Result) -> None:
         """Note how the run ended."""
@@ -143,7 +142,8 @@ class RunFolder:
 
     def read_result(self) -> Result | None:
         """Return how the run ended, or None where it has not."""
-        return read_json(self.result, Result, "") if self.result.exists() else None
+        remedy = "remove it, and the same command ends the run again"
+        return read_json(self.result, Result, remedy) if self.result.exists() else None
 
     def newest_checkpoint(self) -> Path | None:
         """Return the newest checkpoint that was written to its end, or None where there is none yet.

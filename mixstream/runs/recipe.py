@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,18 +10,20 @@ import yaml
 from pydantic import Field, model_validator
 
 from mixstream.errors import RecipeError, nearest
-from mixstream.formats import Document, parse
+from mixstream.formats import FileModel, parse
+from mixstream.streams.manifest import MAX_COUNT
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NaturalInt = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
+NaturalInt = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+ModelSize = Annotated[int, Field(gt=0, le=1 << 20)]
 PositiveFloat = Annotated[float, Field(gt=0)]
-RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]  # a folder beside weights.json and report.html
 Share = Annotated[float, Field(ge=0, le=1)]
 
 LEARNT = "proxy"  # the weights of a chain's base run: those that its proxy learnt
 
 
-class MixtureRecipe(Document):
+class MixtureRecipe(FileModel):
     """What is read; see `mixstream.build_plan`."""
 
     weights: str | dict[str, float]
@@ -29,15 +32,16 @@ class MixtureRecipe(Document):
     max_repeats: PositiveFloat | dict[str, PositiveFloat] | None = None
     floor: Share = 0.0
     window_samples: PositiveInt = 32_768
+    token_column: str | None = None
 
 
-class ModelRecipe(Document):
+class ModelRecipe(FileModel):
     """A Llama of `transformers`; its vocabulary is the streams', its context their sequence length."""
 
-    hidden_size: PositiveInt
-    intermediate_size: PositiveInt
-    num_layers: PositiveInt
-    num_heads: PositiveInt
+    hidden_size: ModelSize
+    intermediate_size: ModelSize
+    num_layers: ModelSize
+    num_heads: ModelSize
 
     @model_validator(mode="after")
     def _heads_fit(self) -> ModelRecipe:
@@ -46,7 +50,7 @@ class ModelRecipe(Document):
         return self
 
 
-class TrainingRecipe(Document):
+class TrainingRecipe(FileModel):
     """How the model is trained: AdamW, linear warm-up, cosine decay, gradients clipped by norm.
 
     Attributes:
@@ -83,7 +87,7 @@ class TrainingRecipe(Document):
         return self
 
 
-class XdogeRecipe(Document):
+class XdogeRecipe(FileModel):
     """Weights learnt online; see `mixstream.callbacks.xdoge.XDoGE`. The floor is the mixture's."""
 
     interval_batches: PositiveInt
@@ -93,7 +97,7 @@ class XdogeRecipe(Document):
     score: Literal["crossfit", "same_batch"] = "crossfit"
 
 
-class RunRecipe(Document):
+class RunRecipe(FileModel):
     """One run of a model over a mixture; with `xdoge`, a proxy that learns the weights."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
@@ -117,7 +121,7 @@ class SingleRecipe(RunRecipe):
         return RunRecipe.model_validate(self.model_dump(exclude={"version", "kind", "streams", "out"}))
 
 
-class ChainRecipe(Document):
+class ChainRecipe(FileModel):
     """The main job: a proxy learns weights, a base run uses them, controls differ in weights alone.
 
     Attributes:
@@ -170,14 +174,14 @@ def load_recipe(path: Path, streams: Path | None = None, out: Path | None = None
         raise RecipeError(f"{path}: kind is {kind!r}, expected one of {', '.join(KINDS)}{nearest(str(kind), KINDS)}")
     places = {"streams": streams, "out": out}
     content |= {key: str(place) for key, place in places.items() if place is not None}
-    recipe = parse(KINDS[kind], content, str(path), RecipeError)
+    recipe = parse(KINDS[kind], content, str(path), error=RecipeError)
     assert isinstance(recipe, SingleRecipe | ChainRecipe)
     _check(recipe, path)
     return recipe
 
 
 class _OnceLoader(yaml.SafeLoader):
-    """YAML in which a key may stand once: of two, the last would win without a word."""
+    """YAML in which a key may stand once (of two, the last would win without a word) and 2e-3 is a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         own = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
@@ -187,9 +191,14 @@ class _OnceLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def dump_yaml(document: Document) -> str:
+_OnceLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def dump_yaml(recipe: FileModel) -> str:
     """Return a recipe as YAML, with every default written out."""
-    text: str = yaml.safe_dump(document.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return text
 
 
@@ -209,7 +218,7 @@ def _check(recipe: Recipe, path: Path) -> None:
         raise RecipeError(f"{path}: controls names {taken.pop()!r}, a run of the chain; give it another name")
 
 
-def all_keys(document: Document) -> dict[str, Any]:
+def all_keys(recipe: FileModel) -> dict[str, Any]:
     """Return a recipe flat: {dotted key: value}."""
     flat: dict[str, Any] = {}
 
@@ -220,5 +229,5 @@ def all_keys(document: Document) -> dict[str, Any]:
         else:
             flat[prefix] = value
 
-    add("", document.model_dump(mode="json"))
+    add("", recipe.model_dump(mode="json"))
     return flat

@@ -22,6 +22,7 @@ from mixstream.callbacks.logs import RunLog
 from mixstream.callbacks.xdoge import XDoGE
 from mixstream.errors import MixstreamError, RecipeError, StateError
 from mixstream.loader import MixtureLoader
+from mixstream.mixture.apportion import MAX_BATCH_SIZE
 from mixstream.mixture.plan import Plan, build_plan
 from mixstream.runs.folder import CHECKPOINT_NAME, Loss, Result, RunFolder
 from mixstream.runs.model import build_model
@@ -45,11 +46,18 @@ def plan_run(recipe: RunRecipe, streams: Path, out: Path) -> Run:
     Raises:
         MixstreamError: whatever is wrong with the streams, the mixture, the recipe or the folder.
     """
-    catalog = Catalog.open(streams)
+    _check_apart(streams.resolve(), out.resolve())
+    catalog = Catalog.open(streams, token_column=recipe.mixture.token_column)
     plan = plan_mixture(recipe, catalog)
     folder = RunFolder(out)
     folder.check(recipe, plan)
     return Run(recipe, plan, catalog, folder)
+
+
+def _check_apart(streams: Path, out: Path) -> None:
+    """Refuse to write a run among the streams, or over a folder that holds them."""
+    if streams == out or streams in out.parents or out in streams.parents:
+        raise StateError(f"{out}: the run's folder and the streams' ({streams}) lie in one another; choose another")
 
 
 def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> Plan:
@@ -96,6 +104,11 @@ def _check_lengths(recipe: RunRecipe, plan: Plan) -> None:
             f"raise mixture.budget_tokens"
         )
     rows = xdoge.sequences_per_stream * len(plan.streams)
+    if rows > MAX_BATCH_SIZE:
+        raise RecipeError(
+            f"xdoge.sequences_per_stream is {xdoge.sequences_per_stream}, a probe of {len(plan.streams)} streams "
+            f"{rows:,} rows; expected {MAX_BATCH_SIZE:,} at most"
+        )
     if rows % ranks:
         raise RecipeError(
             f"a probe has {xdoge.sequences_per_stream} sequences of {len(plan.streams)} streams, {rows} rows, which "
@@ -149,13 +162,30 @@ def _train(run: Run, is_first: bool) -> Result:
             run.folder.begin(run.recipe, run.plan)
         dist.barrier()
         if trainer.state.timestamp.epoch < 1:
-            trainer.fit()
+            _fit(trainer, run.folder)
         else:  # cut after its last checkpoint, before its result was written
             for event in (Event.FIT_START, Event.FIT_END):
                 trainer.engine.run_event(event)
     finally:
         trainer.close()  # type: ignore[no-untyped-call]
     return _result(run, loader, heldout.losses, time.perf_counter() - started)
+
+
+def _fit(trainer: Trainer, folder: RunFolder) -> None:
+    """Train to the end.
+
+    Raises:
+        StateError: a checkpoint cannot be written.
+    """
+    try:
+        trainer.fit()
+    except RuntimeError as problem:
+        if not any(writer in str(problem) for writer in ("inline_container", "PytorchStreamWriter")):
+            raise
+        raise StateError(
+            f"{folder.checkpoints}: a checkpoint could not be written (the disk may be full); make room, and the "
+            f"same command goes on from the one before"
+        ) from None
 
 
 def _share_cores() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ class Catalog:
         Raises:
             StreamError: no folder, no stream in it, or one that cannot be used.
         """
-        if "://" in str(root):
+        if re.match(r"[a-z][a-z0-9]+:/", str(root)):  # a Path has lost one of its slashes
             raise StreamError(f"{root}: this version reads streams from local folders, not from object stores")
         folder = Path(root)
         if not folder.is_dir():
@@ -116,7 +117,7 @@ class Catalog:
             folder = folder.absolute().parent
         else:
             directories = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
-        _check_whole(directories)
+        _check_whole([*directories, *(directory / HELDOUT for directory in directories)])
         places = {child.name: child / split if split else child for child in directories}
         found = {
             name: open_stream(name, place, token_column)
@@ -142,7 +143,7 @@ class Catalog:
             place = stream.directory / HELDOUT
             if (place / INDEX_NAME).exists():
                 found[name] = open_stream(name, place, stream.column.name)
-                Catalog(self.root, {name: stream, f"{name}/{HELDOUT}": found[name]}).check_alike()
+                _check_pair(name, stream, f"{name}/{HELDOUT}", found[name])
         return Catalog(self.root, found, HELDOUT) if found else None
 
     @property
@@ -177,19 +178,27 @@ class Catalog:
         Raises:
             StreamError: naming two streams that differ and in what.
         """
-        first, *others = self.streams.values()
+        first, *others = self.names
         for other in others:
-            if other.sequence_length != first.sequence_length:
-                raise StreamError(
-                    f"stream {other.name!r} has sequence length {other.sequence_length}, "
-                    f"{first.name!r} has {first.sequence_length}; convert them with one --sequence-length"
-                )
-            if _fingerprint(other) != _fingerprint(first):
-                raise StreamError(
-                    f"stream {other.name!r} was made with tokenizer {_told(other)}, {first.name!r} with "
-                    f"{_told(first)}; convert them with one tokenizer (a plain MDS directory can be given "
-                    f"a stream.json that names its tokenizer)"
-                )
+            _check_pair(first, self[first], other, self[other])
+
+
+def _check_pair(name: str, stream: Stream, other_name: str, other: Stream) -> None:
+    """Refuse two streams of different tokenizers or sequence lengths.
+
+    Raises:
+        StreamError: naming both and in what they differ.
+    """
+    if other.sequence_length != stream.sequence_length:
+        raise StreamError(
+            f"stream {other_name!r} has sequence length {other.sequence_length}, "
+            f"{name!r} has {stream.sequence_length}; convert them with one --sequence-length"
+        )
+    if _fingerprint(other) != _fingerprint(stream):
+        raise StreamError(
+            f"stream {other_name!r} was made with tokenizer {_told(other)}, {name!r} with {_told(stream)}; convert "
+            f"them with one tokenizer (a plain MDS directory can be given a stream.json that names its tokenizer)"
+        )
 
 
 def _check_whole(directories: Iterable[Path]) -> None:
@@ -222,7 +231,7 @@ def open_stream(name: str, directory: Path, token_column: str | None = None) -> 
     if told not in (None, found):
         raise StreamError(
             f"{directory}: stream.json says {told}, index.json {found} (samples, sequence length, tokens, type); "
-            f"convert the corpus again"
+            f"mend stream.json, or convert the corpus again"
         )
     return Stream(
         name=name,
@@ -248,4 +257,5 @@ def _fingerprint(stream: Stream) -> str | None:
 
 
 def _told(stream: Stream) -> str:
-    return f"{stream.tokenizer.name!r}" if stream.tokenizer else "unknown (no stream.json)"
+    tokenizer = stream.tokenizer
+    return f"{tokenizer.name!r} (fingerprint {tokenizer.fingerprint})" if tokenizer else "unknown (no stream.json)"

@@ -95,8 +95,8 @@ def _index_of(path: Path, shards: list[dict[str, Any]]) -> MdsIndex:
     files = tuple(_safe_name(path, shard["raw_data"]["basename"]) for shard in shards)
     if len(set(files)) != len(files):
         raise ShardError(f"{path}: names a shard file twice; convert the corpus again")
-    file_bytes = np.array([shard["raw_data"]["bytes"] for shard in shards], dtype=np.int64)
-    shard_samples = np.array([shard["samples"] for shard in shards], dtype=np.int64)
+    file_bytes = np.array([_whole(shard["raw_data"]["bytes"]) for shard in shards], dtype=np.int64)
+    shard_samples = np.array([_whole(shard["samples"]) for shard in shards], dtype=np.int64)
     for name, size, samples in zip(files, file_bytes, shard_samples, strict=True):
         if size < 0 or samples < 1:
             raise ShardError(f"{path}: shard {name} claims {samples} samples in {size} bytes")
@@ -117,10 +117,17 @@ def _columns(shard: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...], t
     """Return a shard's column names, encodings and sizes, one each a column."""
     names = tuple(str(name) for name in shard["column_names"])
     encodings = tuple(str(encoding) for encoding in shard["column_encodings"])
-    sizes = tuple(None if size is None else int(size) for size in shard["column_sizes"])
+    sizes = tuple(None if size is None else _whole(size) for size in shard["column_sizes"])
     if not len(names) == len(encodings) == len(sizes):
         raise ValueError(f"{len(names)} column names, {len(encodings)} encodings, {len(sizes)} sizes")
     return names, encodings, sizes
+
+
+def _whole(value: Any) -> int:
+    """Return a JSON number that is a whole one."""
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
 
 
 def _safe_name(path: Path, name: str) -> str:

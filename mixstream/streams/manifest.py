@@ -7,18 +7,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mixstream.formats import Document, read_json
+from mixstream.formats import FileModel, read_json
 
 MANIFEST_NAME = "stream.json"
 TRAIN = "train"
 HELDOUT = "heldout"
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
+MAX_COUNT = (1 << 62) - 1  # what can still be added up in 64 bits
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Positive = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 StreamName = Annotated[str, Field(pattern=r"^[^./\s][^/\s]*$")]
 
 
-class TokenizerInfo(Document):
+class TokenizerInfo(FileModel):
     """Which tokenizer made the tokens.
 
     Attributes:
@@ -34,7 +35,7 @@ class TokenizerInfo(Document):
     eod_token_id: Count
 
 
-class Source(Document):
+class Source(FileModel):
     """One file that a stream was made from."""
 
     name: str
@@ -42,8 +43,8 @@ class Source(Document):
     sha256: str
 
 
-class StreamManifest(Document):
-    """What one stream directory holds.
+class StreamManifest(FileModel):
+    """What one stream directory holds; what only a converter knows is None where another made the stream.
 
     Attributes:
         name: the stream's name, ``language.domain`` by custom.
@@ -67,22 +68,24 @@ class StreamManifest(Document):
     split: Literal["train", "heldout"] = "train"
     num_samples: Positive
     num_tokens: Positive
-    num_documents: Positive
-    heldout_documents: Count
-    num_bytes: Positive
-    remainder_tokens: Count
+    num_documents: Positive | None = None
+    heldout_documents: Count | None = None
+    num_bytes: Positive | None = None
+    remainder_tokens: Count | None = None
     sequence_length: Positive
     token_column: str = "tokens"
-    dtype: Literal["uint16", "uint32"]
+    dtype: Literal["uint8", "uint16", "uint32", "int16", "int32", "int64"]
     tokenizer: TokenizerInfo
-    text_field: str
-    holdout: Annotated[float, Field(ge=0, lt=1)]
-    sources: tuple[Source, ...]
+    text_field: str | None = None
+    holdout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    sources: tuple[Source, ...] | None = None
 
     @property
-    def tokens_per_byte(self) -> float:
-        """Tokens that the tokenizer makes of a byte of this text (its fertility)."""
-        return (self.num_tokens + self.remainder_tokens) / self.num_bytes
+    def tokens_per_byte(self) -> float | None:
+        """Tokens that the tokenizer makes of a byte of this text (its fertility); None where it is not known."""
+        if self.num_bytes is None:
+            return None
+        return (self.num_tokens + (self.remainder_tokens or 0)) / self.num_bytes
 
 
 def read_manifest(directory: Path) -> StreamManifest | None:
@@ -94,4 +97,4 @@ def read_manifest(directory: Path) -> StreamManifest | None:
     path = directory / MANIFEST_NAME
     if not path.exists():
         return None
-    return read_json(path, StreamManifest, "convert the corpus again")
+    return read_json(path, StreamManifest, "mend it, or convert the corpus again with --overwrite")

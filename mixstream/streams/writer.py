@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -29,8 +30,10 @@ class StreamWriter:
         self._columns = {"tokens": f"ndarray:{dtype}:{sequence_length}"}
         self._shard_bytes = shard_bytes
         self._writers: dict[str, Any] = {}
+        self._made_parent = False
 
     def __enter__(self) -> StreamWriter:
+        self._made_parent = not self._final.parent.exists()
         self._final.parent.mkdir(parents=True, exist_ok=True)
         _clean_leftovers(self._final)
         return self
@@ -39,6 +42,9 @@ class StreamWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self._temporary, ignore_errors=True)
+        if self._made_parent:
+            with contextlib.suppress(OSError):  # it holds what was written
+                self._final.parent.rmdir()
 
     def write(self, split: str, sample: npt.NDArray[Any]) -> None:
         """Append one sample, a (sequence_length,) array of the stream's dtype, to a split."""

@@ -166,9 +166,43 @@ def test_a_second_conversion_keeps_what_is_the_same_and_refuses_what_is_not(tmp_
         convert([path], out)
     (third,) = convert([path], out, overwrite=True)
     assert not third.kept
-    (out / "ca.b").mkdir()
-    with pytest.raises(StreamError, match="not a stream that mixstream made"):
-        convert([write_corpus(tmp_path / "ca.b.jsonl", ["hola " * 99])], out)
+    (out / "eu.a" / "stream.json").unlink()
+    with pytest.raises(StreamError, match="is a stream already, not one that mixstream made whole; .* --overwrite"):
+        convert([path], out)
+    assert not convert([path], out, overwrite=True)[0].kept
+
+
+def test_only_a_stream_is_ever_replaced(tmp_path):
+    """Not a folder of something else, and not the folder that holds the corpus, be it a stream by now."""
+    part = write_corpus(tmp_path / "eu.a" / "part.jsonl", ["kaixo " * 99])
+    for overwrite in (False, True):
+        with pytest.raises(StreamError, match="eu.a: is there already and is no stream; choose another --out"):
+            convert([tmp_path], tmp_path, overwrite=overwrite)
+    (tmp_path / "eu.a" / "index.json").write_text("{}")
+    with pytest.raises(StreamError, match=r"eu.a: holds part.jsonl, of which the stream is made"):
+        convert([part], tmp_path, name="eu.a", overwrite=True)
+    assert part.exists()
+    (tmp_path / "out" / "eu.a").mkdir(parents=True)  # an empty folder is in nobody's way
+    assert not convert([part], tmp_path / "out", name="eu.a")[0].kept
+
+
+def test_a_file_given_twice_is_refused(tmp_path):
+    path = write_corpus(tmp_path / "eu.a.jsonl", ["kaixo"])
+    with pytest.raises(CorpusError, match=r"eu.a.jsonl: is given twice"):
+        find_corpora([tmp_path, path])
+
+
+def test_the_end_of_documents_is_part_of_what_a_tokenizer_is(tmp_path, tokenizer_json):
+    one, two = (load_tokenizer(str(tokenizer_json), token).info for token in ("<|endoftext|>", "<mask>"))
+    assert one.fingerprint != two.fingerprint
+    path = write_corpus(tmp_path / "eu.a.jsonl", ["kaixo mundua"] * 40)
+    convert([path], tmp_path / "out", tokenizer=load_tokenizer(str(tokenizer_json)))
+    with pytest.raises(StreamError, match="made with another tokenizer"):
+        convert([path], tmp_path / "out", tokenizer=load_tokenizer(str(tokenizer_json), "<mask>"))
+    with pytest.raises(TokenizerError, match="'byte' ends documents with token 256, not '<mask>'"):
+        load_tokenizer("byte", "<mask>")
+    with pytest.raises(TokenizerError, match="a folder without a tokenizer.json"):
+        load_tokenizer(str(tmp_path))
 
 
 def test_a_stream_that_is_damaged_is_not_kept(tmp_path):
@@ -217,6 +251,10 @@ def test_a_token_beyond_the_vocabulary_is_refused(tmp_path):
 def test_a_bad_line_leaves_nothing_behind(tmp_path):
     path = write_corpus(tmp_path / "eu.a.jsonl", ["ona " * 30] * 600)
     path.write_text(path.read_text() + "{broken\n")
+    with pytest.raises(CorpusError, match="line 601"):
+        convert([path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
     with pytest.raises(CorpusError, match="line 601"):
         convert([path], tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

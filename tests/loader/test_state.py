@@ -139,7 +139,7 @@ def test_a_state_of_other_streams_is_refused(catalog):
         MixtureLoader(plan_of(catalog)).load_state_dict(loader.state_dict())
 
 
-@pytest.mark.parametrize("state", ["", "{", "[]", '{"format": "x", "version": 1}', None, 5])
+@pytest.mark.parametrize("state", ["", "{", "[]", "[" * 100_000, '{"format": "x", "version": 1}', None, 5])
 def test_what_is_no_state_is_refused(catalog, state):
     with pytest.raises(StateError, match="not a state of mixstream's loader"):
         MixtureLoader(plan_of(catalog)).load_state_dict(state)
@@ -155,7 +155,8 @@ def test_what_is_no_state_is_refused(catalog, state):
         ({"drawn": [1]}, "streams counted"),
         ({"owed": [1, 0, 0, 0, 0]}, "units owed are 1, expected 0"),
         ({"shares": [0] * 5}, "units of shares are 0"),
-        ({"drawn": [2**70] * 5}, "draws are"),
+        ({"drawn": [2**70] * 5}, "not a state"),
+        ({"owed": [2**70, -(2**70), 0, 0, 0]}, "not a state"),
         ({"pending": [[5, {"ca.tales": 1.0}]]}, "no weight for"),
         ({"pending": [[99, OTHER]]}, "weights for batch 99"),
         ({"plan": None}, "not a state"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -42,6 +43,68 @@ def test_a_budget_that_cannot_supply_the_run_is_refused_with_the_ways_out():
     assert "raise max_repeats to 1.94 or more, lower budget_tokens to 840 or less, or add data" in str(error.value)
     build_plan(CATALOG, "uniform", 1600, 8, max_repeats=1.94)
     build_plan(CATALOG, "uniform", 840, 5, max_repeats=1)
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=6),
+    st.integers(1, 8),
+    st.integers(1, 200),
+    st.floats(0.05, 4),
+    st.floats(0, 1),
+)
+def test_every_way_out_of_a_refusal_works(sizes, batch_size, batches, repeats, floor):
+    """Whatever number a refusal names, a plan with that number is not refused for the same reason."""
+    catalog = fake_catalog({f"s{i}.a": [size] for i, size in enumerate(sizes)})
+
+    def plan_with(floor=floor, budget_tokens=batches * batch_size * 8, max_repeats=repeats):
+        return build_plan(catalog, "uniform", budget_tokens, batch_size, floor=floor, max_repeats=max_repeats)
+
+    def told(pattern, error):
+        found = re.search(pattern + r" ([\d,]+(?:\.[\d]+)?(?:e-\d+)?)", str(error))
+        return float(found[1].replace(",", "")) if found else None
+
+    try:
+        plan_with()
+    except FloorError as error:
+        most = told(r"floor (?:in \[0,|of at most)", error)
+        try:
+            plan_with(floor=most)
+        except FloorError as again:  # the sum is met, now a stream's budget is in the way: that is lower
+            assert told("floor of at most", again) < most
+        except BudgetError:
+            pass
+    except BudgetError as error:
+        if "pays less than one sample" in str(error):
+            name = re.search("'(.*?)'", str(error))[1]
+            ways = [{"max_repeats": {name: told("raise it to", error), "*": repeats}}]
+        else:
+            name = "raise max_repeats"
+            tokens = told("lower budget_tokens to", error)
+            ways = [{"max_repeats": told("raise max_repeats to", error)}]
+            ways += [{"budget_tokens": int(tokens)}] if tokens else []
+        for way in ways:
+            try:
+                plan_with(**way)
+            except FloorError:
+                pass
+            except BudgetError as again:
+                assert name not in str(again)
+
+
+def test_numbers_of_numpy_are_numbers():
+    plan = build_plan(
+        CATALOG,
+        {"ca.a": np.float64(0.25), "en.a": np.float32(0.5), "eu.a": 0.25},
+        np.int64(640),
+        np.int32(8),
+        max_repeats=np.int64(16),
+        seed=np.uint8(3),
+    )
+    assert (plan.seed, plan.batch_size, plan.entries[0].max_repeats) == (3, 8, 16.0)
+    with pytest.raises(BudgetError, match="max_repeats of '\\*' is True"):
+        build_plan(CATALOG, "uniform", 640, 8, max_repeats=True)
+    with pytest.raises(WeightsError, match="weight for 1, which is no stream"):
+        build_plan(CATALOG, {1: 1.0}, 640, 8)
 
 
 def test_a_budget_below_one_batch_is_refused():

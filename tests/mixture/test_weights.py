@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mixstream.errors import WeightsError
+from mixstream.errors import FormatError, WeightsError
 from mixstream.mixture.weights import natural, resolve_weights, temperature, uniform, unimax
 
 SIZES = np.array([1, 5, 20, 100, 1000.0])
@@ -46,7 +46,9 @@ def test_specs_are_resolved(tmp_path):
     ("spec", "message"),
     [
         ("unifrom", r"neither a file nor one of the rules .*; did you mean 'uniform'"),
-        ("temperature:hot", "expected a number after the colon"),
+        ("temperature:hot", "'hot' after a colon; expected a number, as in temperature:4"),
+        ("temperature", "'' after a colon; expected a number"),
+        ("natural:", "neither a file nor one of the rules"),
         ("temperature:-1", "expected a number from 0 to 100"),
         ("temperature:1e308", "expected a number from 0 to 100"),
         ([0.5, 0.5], "weights are list; expected {name: weight}, a rule"),
@@ -58,11 +60,28 @@ def test_bad_specs_are_refused(spec, message):
         resolve_weights(spec, TOKENS, 1)
 
 
-def test_a_file_that_holds_no_weights_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "Input should be an object"),
+        ("{", "not JSON .*may be truncated, `mixstream weights` makes one"),
+        ("[" * 100_000, "not JSON"),
+        ('{"a": 0.5, "b": 0.5, "a": 0.1}', "key 'a' stands twice"),
+        ('{"format": "mixstream.plan", "weights": {"a": 1.0}}', r"format: .*\(found 'mixstream.plan'\)"),
+        ('{"version": 99, "weights": {"a": 1.0}}', r"version: .*\(found 99\)"),
+        ('{"wieghts": {}, "weights": {"a": 1.0}}', "unknown key 'wieghts'; did you mean 'weights'"),
+        ('{"weights": {"a": true}}', r"weights.a: .*\(found True\)"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_refused(tmp_path, text, message):
     path = tmp_path / "weights.json"
-    path.write_text("[1, 2]")
-    with pytest.raises(WeightsError, match="expected {name: weight}"):
+    path.write_text(text)
+    with pytest.raises(FormatError, match=message):
         resolve_weights(path, TOKENS, 1)
-    path.write_text("{")
-    with pytest.raises(WeightsError, match="not a JSON file"):
+
+
+def test_a_truth_value_is_no_weight(tmp_path):
+    path = tmp_path / "weights.json"
+    path.write_text('{"a": true, "b": 0, "c": 0, "d": 0, "e": 0}')
+    with pytest.raises(WeightsError, match="weight of 'a' is True; expected a number from 0 to 1"):
         resolve_weights(path, TOKENS, 1)

@@ -33,7 +33,7 @@ def make_run(folder, learnt=False, ended=True, loss=2.0):
     if learnt:
         updates = [
             {
-                "format": "mixstream.weights",
+                "format": "mixstream.weights_update",
                 "version": 1,
                 "update": i,
                 "batch": 5 * i,
@@ -124,7 +124,7 @@ def test_a_run_that_has_not_begun_to_log_can_be_looked_at(tmp_path):
 
 
 def test_names_are_escaped(tmp_path):
-    write_report([make_run(tmp_path / "<b>bold")], tmp_path / "report.html")
+    write_report([make_run(tmp_path / "<b>bold"), make_run(tmp_path / "r$\\x$")], tmp_path / "report.html")
     assert "<b>bold" not in (tmp_path / "report.html").read_text()
 
 
@@ -133,19 +133,33 @@ def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(FormatError, match="not a run's folder, it holds no plan.json; `mixstream train` makes one"):
         write_report([tmp_path / "empty"], tmp_path / "report.html")
     folder = make_run(tmp_path / "base")
-    (folder / "metrics.jsonl").write_text('nonsense\n{"batch": 1, "metrics": {}}\n')
-    with pytest.raises(FormatError, match=r"metrics.jsonl, line 1: not a line of metrics"):
-        read_run(folder)
+    for line, message in (
+        (b"nonsense", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b'{"batch": "x", "metrics": {}}', r"batch: .*\(found 'x'\); let the run go on"),
+        (b'{"batch": 1, "metrics": []}', "metrics: Input should be an object"),
+    ):
+        (folder / "metrics.jsonl").write_bytes(line + b'\n{"batch": 1, "metrics": {}}\n')
+        with pytest.raises(FormatError, match="metrics.jsonl, line 1: " + message):
+            read_run(folder)
     (folder / "metrics.jsonl").unlink()
     (folder / "result.json").write_text('{"format": "mixs')
     with pytest.raises(FormatError, match="result.json: not JSON"):
         read_run(folder)
     (folder / "result.json").write_text('{"format": "mixstream.result", "version": 9}')
-    with pytest.raises(FormatError, match="'mixstream.result' 9, expected 1"):
+    with pytest.raises(
+        FormatError, match=r"version: .*\(found 9\); .*remove it, and the same command ends the run again"
+    ):
         read_run(folder)
     assert not (tmp_path / "report.html").exists()
-    with pytest.raises(FormatError, match="give a name such as .*/report.html"):
-        write_report([folder], tmp_path / "report")
+    for name in ("report", "plan.json"):
+        with pytest.raises(FormatError, match=r"give a name such as (report|plan)\.html"):
+            write_report([folder], tmp_path / name)
+    (folder / "result.json").unlink()
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(FormatError, match="is there and is not a file"):
+        write_report([folder], tmp_path / "report.html")
+    assert not (tmp_path / "report").exists()
 
 
 def test_the_report_loads_no_torch():

@@ -91,11 +91,15 @@ def test_a_recipe_writes_out_all_that_changes_results(save):
         (BASE, "kind", "proxy", "a proxy has a section 'xdoge'"),
         (BASE, "xdoge", XDOGE, "a base run has none"),
         (BASE, "kind", ["base"], "kind is .'base'., expected one of"),
-        (BASE, "model.num_heads", 3, "hidden_size 16 is no multiple of 2 x num_heads"),
+        (BASE, "model.num_heads", 3, "model: hidden_size 16 is no multiple of 2 x num_heads"),
         (BASE, "training.precision", "amp_bf16", "precision amp_bf16 needs device gpu"),
         (BASE, "training.num_workers", 9, "num_workers 9 read ahead beyond weight_lag 8"),
         (BASE, "seed", 2**32, r"seed: .*less than 4294967296"),
         (CHAIN, "controls", {"../../escape": "uniform"}, r"controls.*should match pattern"),
+        (CHAIN, "controls", {"weights.json": "uniform"}, r"controls.weights.json: String should match pattern"),
+        (CHAIN, "controls", {"own": {"eu.a": "x"}}, r"^\S+: controls.own.eu.a: [^;]*\(found 'x'\)$"),
+        (BASE, "mixture.max_repeats", {"eu.a": -1}, r"^\S+: mixture.max_repeats.eu.a: [^;]*\(found -1\)$"),
+        (BASE, "model.hidden_size", 2**40, r"model\.hidden_size: .*less than or equal to 1048576"),
         (CHAIN, "base.mixture.weights", "uniform", "base.mixture.weights is 'uniform', expected 'proxy'"),
         (CHAIN, "proxy.xdoge", None, "'proxy' has a section 'xdoge'"),
         (CHAIN, "controls", {"base": "uniform"}, "controls names 'base', a run of the chain"),
@@ -107,6 +111,11 @@ def test_a_wrong_recipe_is_refused_with_what_was_found(save, content, place, val
         load_recipe(save(change(content, place, value)))
 
 
+def test_numbers_may_be_written_as_in_json_and_python(save):
+    text = yaml.safe_dump(BASE).replace("0.001", "2e-3")
+    assert load_recipe(save(text)).run.training.learning_rate == 0.002
+
+
 def test_what_is_no_recipe_is_refused(save, tmp_path):
     with pytest.raises(RecipeError, match="no such recipe"):
         load_recipe(tmp_path / "nowhere.yaml")
@@ -116,5 +125,7 @@ def test_what_is_no_recipe_is_refused(save, tmp_path):
         load_recipe(save("version: 1\nkind: base\nseed: 1\nseed: 2\n"))
     with pytest.raises(RecipeError, match="not a YAML file"):
         load_recipe(tmp_path)
+    with pytest.raises(RecipeError, match="cannot be told as JSON"):
+        load_recipe(save(yaml.safe_dump(BASE | {"model": None}).replace("model: null", "model: &a {x: *a}")))
     with pytest.raises(RecipeError, match="expected keys such as version, kind"):
         load_recipe(save("- 1"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -115,14 +116,16 @@ def test_a_run_cut_after_its_last_batch_only_ends(streams, tmp_path, monkeypatch
 
     StreamingDataset replays the whole epoch from the first of these (docs/engine.md).
     """
-    training = RUN["training"] | {"checkpoint_batches": checkpoint_batches}
+    training = RUN["training"] | {"checkpoint_batches": checkpoint_batches, "log_batches": 7, "heldout_batches": 8}
     content = single(streams, tmp_path / "run", training=training)
     whole = run(tmp_path, content)["base"]
+    metrics = metrics_of(tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
     monkeypatch.setattr(Exposure, "batch_start", lambda self, state, logger: pytest.fail("trains"), raising=False)
     again = run(tmp_path, content)["base"]
     assert again.heldout == whole.heldout
     assert again.batches == 24
+    assert metrics_of(tmp_path / "run") == metrics
 
 
 def test_the_chain_learns_averages_and_compares(streams, tmp_path):
@@ -202,6 +205,7 @@ def test_one_stream_alone_is_trained_on_and_measured(streams, tmp_path):
         ({"xdoge": XDOGE | {"warmup_batches": 21}}, "the first learnt weights would act at batch 23|$"),
         ({"xdoge": XDOGE | {"warmup_batches": 22}}, "the first learnt weights would act at batch 26"),
         ({"xdoge": XDOGE | {"interval_batches": 30}}, "the first learnt weights would act at batch 32"),
+        ({"xdoge": XDOGE | {"sequences_per_stream": 10**6}}, "a probe of 5 streams 5,000,000 rows; expected 131,072"),
         ({"training": RUN["training"] | {"device": "gpu"}}, "torch finds none"),
     ],
 )
@@ -293,6 +297,41 @@ def test_a_model_whose_loss_is_one_number_is_refused(streams, tmp_path, monkeypa
     assert issubclass(CausalLM, HuggingFaceModel)
     with pytest.raises(ScoreError, match=r"the model's loss is \(\), expected one number for each of 5 rows"):
         run(tmp_path, single(streams, tmp_path / "run"))
+
+
+def test_a_run_that_diverges_says_so(streams, tmp_path):
+    training = RUN["training"] | {"learning_rate": 1e30}
+    with pytest.raises(
+        ScoreError, match=r"batch \d+: the training loss of .* is not a finite number; the run diverged"
+    ):
+        run(tmp_path, single(streams, tmp_path / "run", training=training))
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_model_that_the_last_batch_spoilt_is_not_taken_for_measured(streams, tmp_path, monkeypatch):
+    import mixstream.callbacks.heldout as callback
+
+    losses = callback.row_losses
+    monkeypatch.setattr(callback, "row_losses", lambda model, batch: losses(model, batch) * float("nan"))
+    with pytest.raises(ScoreError, match=r"batch 24: the held-out loss of ca.tales is nan; the run diverged"):
+        run(tmp_path, single(streams, tmp_path / "run"))
+
+
+def test_a_run_is_not_written_among_the_streams(streams, tmp_path):
+    for out in (streams, streams / "run", streams.parent):
+        with pytest.raises(StateError, match=r"the run's folder and the streams' .* lie in one another"):
+            run(tmp_path, single(streams, out))
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_its_place(streams, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # bytes a file may have: as on a full disk
+    try:
+        with pytest.raises(StateError, match=r"checkpoints: a checkpoint could not be written \(the disk may be full"):
+            run(tmp_path, single(streams, tmp_path / "run"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert run(tmp_path, single(streams, tmp_path / "run"))["base"].batches == 24
 
 
 def test_scores_that_are_not_finite_end_the_run(streams, tmp_path, monkeypatch):

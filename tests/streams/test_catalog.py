@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SIZES, write_stream
+from conftest import BYTE, SIZES, write_stream
 
 from mixstream import Catalog
 from mixstream.errors import FormatError, ShardError, StreamError
@@ -61,6 +63,8 @@ def test_what_is_no_catalog_is_refused(tmp_path):
         Catalog.open(tmp_path, split="heldout")
     with pytest.raises(StreamError, match="not from object stores"):
         Catalog.open("s3://bucket/streams")
+    with pytest.raises(StreamError, match="not from object stores"):
+        Catalog.open(Path("s3://bucket/streams"))
 
 
 def test_a_manifest_that_disagrees_with_the_index_is_refused(tmp_path, edit_json):
@@ -84,6 +88,46 @@ def test_a_stream_that_lost_its_index_is_not_left_out_in_silence(tmp_path):
     (tmp_path / "eu.b" / "index.json").unlink()
     with pytest.raises(StreamError, match="eu.b: holds parts of a stream but no index.json"):
         Catalog.open(tmp_path)
+    write_stream(tmp_path, "eu.b", 0, 5, heldout=5)
+    (tmp_path / "eu.b" / "heldout" / "index.json").unlink()
+    with pytest.raises(StreamError, match="eu.b/heldout: holds parts of a stream but no index.json"):
+        Catalog.open(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "int64"])
+def test_a_manifest_can_be_given_to_what_others_wrote(tmp_path, dtype):
+    """Of the keys, those that docs/formats.md shows in bold are enough; what was not written down is unknown."""
+    from streaming import MDSWriter
+
+    with MDSWriter(out=str(tmp_path / "eu.web"), columns={"input_ids": f"ndarray:{dtype}:8"}) as writer:
+        for row in range(10):
+            writer.write({"input_ids": np.full(8, row, dtype)})
+    manifest = {
+        "name": "eu.web",
+        "language": "eu",
+        "domain": "web",
+        "num_samples": 10,
+        "sequence_length": 8,
+        "num_tokens": 80,
+        "token_column": "input_ids",
+        "dtype": dtype,
+        "tokenizer": BYTE.model_dump(),
+    }
+    (tmp_path / "eu.web" / "stream.json").write_text(json.dumps(manifest))
+    write_stream(tmp_path, "eu.b", 0, 5)
+    catalog = Catalog.open(tmp_path)
+    catalog.check_alike()
+    assert (catalog["eu.web"].tokenizer, catalog["eu.web"].tokens_per_byte) == (BYTE, None)
+
+
+def test_streams_of_other_tokenizers_or_lengths_are_told_apart(tmp_path):
+    write_stream(tmp_path, "eu.a", 0, 5, heldout=5)
+    write_stream(tmp_path, "eu.b", 0, 5, tokenizer=BYTE.model_copy(update={"fingerprint": "byte-2"}))
+    with pytest.raises(StreamError, match=r"'eu.b' was made with tokenizer 'byte' \(fingerprint byte-2\), 'eu.a' with"):
+        Catalog.open(tmp_path).check_alike()
+    (tmp_path / "eu.a" / "heldout" / "stream.json").unlink()
+    with pytest.raises(StreamError, match=r"'eu.a/heldout' was made with tokenizer unknown \(no stream.json\), 'eu.a'"):
+        Catalog.open(tmp_path).heldout()
 
 
 def test_held_out_splits_are_those_of_the_catalogs_streams(streams):
