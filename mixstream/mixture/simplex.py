@@ -61,12 +61,17 @@ def is_real(value: object) -> bool:
 
 def round_down(value: float) -> str:
     """Return in at most 6 digits a number that is not above a positive one: an upper bound that a message tells."""
-    return f"{float(Context(prec=6, rounding=ROUND_FLOOR).create_decimal_from_float(value)):g}"
+    return _rounded(value, ROUND_FLOOR)
 
 
 def round_up(value: float) -> str:
     """Return in at most 6 digits a number that is not below a positive one: a lower bound that a message tells."""
-    return f"{float(Context(prec=6, rounding=ROUND_CEILING).create_decimal_from_float(value)):g}"
+    return _rounded(value, ROUND_CEILING)
+
+
+def _rounded(value: float, way: str) -> str:
+    # From the shortest decimal that is this double: 0.2 is 0.2, not the 0.2000...01 that it stands for.
+    return f"{float(Context(prec=6, rounding=way).create_decimal(repr(float(value)))):g}"
 
 
 def check_floor(floor: float, count: int) -> None:

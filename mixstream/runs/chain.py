@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from composer.utils import dist
 
+from mixstream.errors import MixstreamError
 from mixstream.methods.history import learnt_weights
 from mixstream.mixture.weights import save_weights
 from mixstream.runs.folder import Result
@@ -39,11 +41,14 @@ def run_recipe(recipe: Recipe, on_run: OnRun) -> dict[str, Result]:
 def _run_chain(recipe: ChainRecipe, on_run: OnRun) -> dict[str, Result]:
     streams, out = Path(recipe.streams), Path(recipe.out)
     # All that can be refused is refused before the proxy has trained for hours.
-    plan_run(recipe.proxy, streams, out / "proxy")
-    base = with_weights(recipe.base, "uniform")  # what the proxy will learn is not known yet
-    plan_mixture(base, Catalog.open(streams, token_column=base.mixture.token_column))
+    with _told_of("proxy"):
+        plan_run(recipe.proxy, streams, out / "proxy")
+    with _told_of("base"):
+        base = with_weights(recipe.base, "uniform")  # what the proxy will learn is not known yet
+        plan_mixture(base, Catalog.open(streams, token_column=base.mixture.token_column))
     for name, weights in recipe.controls.items():
-        plan_run(with_weights(recipe.base, weights), streams, out / name)
+        with _told_of(name):
+            plan_run(with_weights(recipe.base, weights), streams, out / name)
     results = {"proxy": _run("proxy", recipe.proxy, streams, out / "proxy", on_run)}
     learnt = out / "weights.json"
     if dist.get_global_rank() == 0:
@@ -61,6 +66,16 @@ def with_weights(recipe: RunRecipe, weights: Weights) -> RunRecipe:
 
 
 def _run(name: str, recipe: RunRecipe, streams: Path, out: Path, on_run: OnRun) -> Result:
-    run = plan_run(recipe, streams, out)
-    on_run(name, run)
-    return train(run)
+    with _told_of(name):
+        run = plan_run(recipe, streams, out)
+        on_run(name, run)
+        return train(run)
+
+
+@contextmanager
+def _told_of(name: str) -> Iterator[None]:
+    """Let an error of ours say of which run it tells."""
+    try:
+        yield
+    except MixstreamError as error:
+        raise type(error)(f"run {name!r}: {error}") from None

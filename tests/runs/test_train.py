@@ -149,7 +149,7 @@ def test_the_chain_learns_averages_and_compares(streams, tmp_path):
 def test_a_chain_that_cannot_end_is_refused_before_the_proxy_trains(streams, tmp_path):
     content = chain(streams, tmp_path / "out")
     content["base"]["mixture"] = content["base"]["mixture"] | {"max_repeats": 0.3}
-    with pytest.raises(MixstreamError, match="repeat budgets of its 5 streams supply"):
+    with pytest.raises(MixstreamError, match="^run 'base': the run needs .* repeat budgets of its 5 streams supply"):
         run(tmp_path, content)
     assert not (tmp_path / "out").exists()
     content = chain(streams, tmp_path / "out")
