@@ -4,7 +4,7 @@
 # Each makes .venv first, once; a change of pyproject.toml makes it again.
 
 CORPORA ?= recipes/quickstart
-DEMO    ?= runs/$(shell basename -- "$$(realpath -- "$(CORPORA)")")
+DEMO    ?= runs/$(shell basename -- "$$(realpath -m -- "$(CORPORA)")")
 VENV    := .venv
 BIN     := $(VENV)/bin
 
