@@ -81,10 +81,11 @@ def find_corpora(paths: Sequence[Path], name: str | None = None) -> Found:
         raise CorpusError(
             f"{', '.join(map(str, paths))}: no corpus file in it (known: {', '.join('*' + s for s in READERS)})"
         )
-    places = [file.resolve() for _, file in files]
-    twice = next((file for i, (_, file) in enumerate(files) if places[i] in places[:i]), None)
-    if twice is not None:
-        raise CorpusError(f"{twice}: is given twice, and would be read twice; give it once")
+    seen: set[Path] = set()
+    for _, file in files:
+        if file.resolve() in seen:
+            raise CorpusError(f"{file}: is given twice, and would be read twice; give it once")
+        seen.add(file.resolve())
     by_name: dict[str, list[Path]] = {}
     for stream, file in files:
         _check(stream, file)
