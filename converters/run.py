@@ -18,14 +18,13 @@ from mixstream.streams.catalog import open_stream
 from mixstream.streams.index import INDEX_NAME
 from mixstream.streams.manifest import (
     HELDOUT,
-    MANIFEST_NAME,
     TRAIN,
     Source,
     StreamManifest,
     TokenizerInfo,
     read_manifest,
 )
-from mixstream.streams.writer import SHARD_BYTES, StreamWriter
+from mixstream.streams.writer import SHARD_BYTES, TOKENS, StreamWriter, foreign_entry
 
 DOCUMENTS_AT_A_TIME = 256
 
@@ -91,7 +90,7 @@ def convert_corpus(corpus: Corpus, out: Path, options: Options, on_documents: On
         StreamError: a stream of that name that was made from something else, or what is no stream.
     """
     directory = out / corpus.name
-    _check_replaceable(directory, corpus)
+    _check_replaceable(directory)
     sources = corpus.sources()
     existing = _existing(directory, sources, options)
     if existing is not None:
@@ -167,6 +166,7 @@ def _manifest(
             "num_bytes": split.num_bytes,
             "remainder_tokens": split.packer.filled,
             "sequence_length": options.sequence_length,
+            "token_column": TOKENS,
             "dtype": dtype_of(options.tokenizer.info),
             "tokenizer": options.tokenizer.info,
             "text_field": options.text_field,
@@ -176,19 +176,15 @@ def _manifest(
     )
 
 
-def _check_replaceable(directory: Path, corpus: Corpus) -> None:
+def _check_replaceable(directory: Path) -> None:
     """Refuse to put a stream in the place of anything but a stream.
 
     Raises:
-        StreamError: the place is taken by something else, or holds a file of the corpus.
+        StreamError: the place is taken by something else.
     """
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
-        return
-    if not any((directory / name).exists() for name in (INDEX_NAME, MANIFEST_NAME)):
-        raise StreamError(f"{directory}: is there already and is no stream; choose another --out")
-    inside = [file for file in corpus.files if directory.resolve() in file.resolve().parents]
-    if inside:
-        raise StreamError(f"{directory}: holds {inside[0].name}, of which the stream is made; choose another --out")
+    foreign = foreign_entry(directory)
+    if foreign is not None:
+        raise StreamError(f"{foreign}: is there already and is no part of a stream; choose another --out")
 
 
 def _existing(directory: Path, sources: tuple[Source, ...], options: Options) -> dict[str, StreamManifest] | None:

@@ -90,7 +90,7 @@ def convert(
                     _number(train.num_documents),
                     _number(train.num_tokens),
                     _number(train.num_samples),
-                    _number(heldout.num_samples) if heldout else f"none ({train.heldout_documents} documents)",
+                    _number(heldout.num_samples) if heldout else f"none ({_number(train.heldout_documents)} documents)",
                     "kept" if converted.kept else "written",
                 )
             )
@@ -283,7 +283,7 @@ def _max_repeats(given: list[str] | None) -> dict[str, float] | None:
 
 def _is_first() -> bool:
     """Return whether this is the process that speaks: rank 0 of a launcher's, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
+    return (os.environ.get("RANK") or "0") == "0"
 
 
 def _number(count: int | None) -> str:

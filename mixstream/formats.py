@@ -33,6 +33,8 @@ def parse_json(text: str, where: str, remedy: str) -> Any:
     """
     try:
         return json.loads(text, object_pairs_hook=_each_once)
+    except _KeyTwiceError as problem:
+        raise FormatError(f"{where}: {problem}; keep one of the two") from None
     except (ValueError, RecursionError) as problem:
         raise FormatError(f"{where}: not JSON ({problem}); it may be truncated, {remedy}") from None
 
@@ -56,10 +58,11 @@ def parse(
     try:
         # Through JSON, where types are strict and yet a list is a tuple.
         text = json.dumps(data, default=str)
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise error(f"{where}: cannot be told as JSON ({problem})") from None
+    try:
         return model.model_validate_json(text, strict=True)
-    except (ValueError, RecursionError) as problem:
-        if not isinstance(problem, ValidationError):
-            raise error(f"{where}: cannot be told as JSON ({problem})") from None
+    except ValidationError as problem:
         told = _tell_all(problem.errors(include_url=False), json.loads(text), model)
         raise error(f"{where}: " + "; ".join([*told, remedy] if remedy else told)) from None
 
@@ -115,11 +118,15 @@ def write_whole(path: Path, text: str) -> None:
         raise FormatError(f"{path}: cannot be written ({problem.strerror}); choose another path") from None
 
 
+class _KeyTwiceError(ValueError):
+    pass
+
+
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+        raise _KeyTwiceError(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
     return found
 
 

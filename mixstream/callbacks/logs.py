@@ -28,13 +28,25 @@ class JsonLines:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
-    def cut_to(self, num_lines: int) -> None:
-        """Drop all but the first `num_lines`: what was logged after the checkpoint comes again."""
+    def cut_to(self, num_lines: int) -> int:
+        """Drop all but the first `num_lines` (what was logged after the checkpoint comes again), and damaged ones.
+
+        Returns:
+            How many are left; on other ranks than 0, `num_lines`.
+        """
         if not self._writes:
-            return
+            return num_lines
         old = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
-        kept = [line.decode() for line in old[:num_lines] if line.endswith(b"\n")]
-        write_whole(self._path, "".join(kept))
+        kept = [line for line in old[:num_lines] if _is_whole(line)]
+        write_whole(self._path, b"".join(kept).decode())
+        return len(kept)
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 class RunLog(LoggerDestination):
@@ -53,7 +65,7 @@ class RunLog(LoggerDestination):
     def fit_start(self, state: State, logger: Logger) -> None:
         """Cut the log back to what it was at the checkpoint; a new run begins it."""
         self._batch = int(state.timestamp.batch)
-        self._lines.cut_to(self._num_lines)
+        self._num_lines = self._lines.cut_to(self._num_lines)
 
     def batch_start(self, state: State, logger: Logger) -> None:
         """Note the batch that what follows tells of."""

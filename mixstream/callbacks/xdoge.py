@@ -74,12 +74,21 @@ class XDoGE(Callback):
         self._num_updates = 0
 
     def fit_start(self, state: State, logger: Logger) -> None:
-        """Cut the log back to where the run goes on; a new run starts it with the plan's weights."""
+        """Cut the log back to where the run goes on; a new run starts it with the plan's weights.
+
+        Raises:
+            StateError: it has lost updates that the checkpoint knows of.
+        """
         if state.timestamp.batch == 0:
             self._lines.cut_to(0)
             self._log(batch=0, at_batch=0)
         else:
-            self._lines.cut_to(1 + self._num_updates)
+            kept = self._lines.cut_to(1 + self._num_updates)
+            if kept <= self._num_updates:
+                raise StateError(
+                    f"weights.jsonl has {kept} whole lines, but the checkpoint is of update {self._num_updates}, the "
+                    f"{1 + self._num_updates}th line; bring the file back, or begin the run anew in another folder"
+                )
 
     def batch_end(self, state: State, logger: Logger) -> None:
         """Update the weights, if it is time and the run still has batches for them to act on."""

@@ -56,7 +56,7 @@ def read_history(path: Path) -> list[WeightsUpdate]:
     updates = []
     for number, line in enumerate(lines, start=1):
         where = f"{path}, line {number}"
-        remedy = "let the run go on, which mends its log"
+        remedy = "bring the file back, or run the proxy anew"
         updates.append(parse(WeightsUpdate, parse_json(line, where, remedy), where, remedy))
         if updates[-1].weights.keys() != updates[0].weights.keys():
             raise FormatError(f"{where}: weights of other streams than in line 1; two runs wrote to this folder")

@@ -231,6 +231,7 @@ def build_plan(
     Raises:
         StreamError: streams of different tokenizers or sequence lengths.
         WeightsError, FloorError, BudgetError: with the numbers and the ways out.
+        FormatError: the weights file is not one.
         MixtureError: an option that this version does not have.
     """
     budget_tokens = whole_number("budget_tokens", budget_tokens, least=1)

@@ -115,16 +115,16 @@ def resolve_weights(spec: WeightsSpec, tokens: Mapping[str, int], budget_tokens:
         return check_weights(spec, names)
     if not isinstance(spec, (str, Path)):
         raise WeightsError(f"weights are {type(spec).__name__}; expected {{name: weight}}, a rule, or a file's path")
-    rule, colon, argument = str(spec).partition(":")
+    rule, colon, _ = str(spec).partition(":")
     sizes = np.array(list(tokens.values()), dtype=np.float64)
     if rule == "natural" and not colon:
         return natural(sizes)
     if rule == "uniform" and not colon:
         return uniform(sizes)
     if rule == "temperature":
-        return temperature(sizes, _number(rule, argument))
+        return temperature(sizes, _number(str(spec)))
     if rule == "unimax":
-        return unimax(sizes, _number(rule, argument), budget_tokens)
+        return unimax(sizes, _number(str(spec)), budget_tokens)
     return check_weights(read_weights(Path(spec)), names)
 
 
@@ -151,8 +151,10 @@ def save_weights(path: Path, weights: Mapping[str, float], origin: str) -> None:
     write_whole(path, dump_json(Weights(weights=dict(weights), origin=origin)))
 
 
-def _number(rule: str, argument: str) -> float:
+def _number(spec: str) -> float:
+    """Return the number after a rule's colon."""
+    rule, _, argument = spec.partition(":")
     try:
         return float(argument)
     except ValueError:
-        raise WeightsError(f"weights {rule}: {argument!r} after a colon; expected a number, as in {rule}:4") from None
+        raise WeightsError(f"weights {spec!r}; expected {rule}, a colon and a number, as in {rule}:4") from None

@@ -27,7 +27,7 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
         FormatError: a folder is not a run's, or `out` is not named .html or is a folder.
     """
     if out.suffix != ".html":
-        name = out.with_suffix(".html").name
+        name = f"{out.stem or 'report'}.html"
         raise FormatError(f"{out}: a report is an HTML file and a folder beside it; give a name such as {name}")
     runs = read_runs(folders)
     pictures = draw_all(runs)

@@ -128,7 +128,7 @@ def _read_metrics(path: Path) -> dict[str, Series]:
     for number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):
             break  # the run is writing it
-        where, remedy = f"{path}, line {number}", "let the run go on, which mends its log"
+        where, remedy = f"{path}, line {number}", "remove the line"
         entry = parse(MetricsLine, parse_json(line, where, remedy), where, remedy)
         for name, value in entry.metrics.items():
             if isinstance(value, (int, float)):

@@ -13,7 +13,7 @@ from mixstream.methods.history import learnt_weights
 from mixstream.mixture.weights import save_weights
 from mixstream.runs.folder import Result
 from mixstream.runs.recipe import ChainRecipe, Recipe, RunRecipe, SingleRecipe
-from mixstream.runs.train import Run, plan_mixture, plan_run, train
+from mixstream.runs.train import Run, check_apart, plan_mixture, plan_run, train
 from mixstream.streams.catalog import Catalog
 
 OnRun = Callable[[str, Run], None]
@@ -44,6 +44,7 @@ def _run_chain(recipe: ChainRecipe, on_run: OnRun) -> dict[str, Result]:
     with _told_of("proxy"):
         plan_run(recipe.proxy, streams, out / "proxy")
     with _told_of("base"):
+        check_apart(streams, out / "base")
         base = with_weights(recipe.base, "uniform")  # what the proxy will learn is not known yet
         plan_mixture(base, Catalog.open(streams, token_column=base.mixture.token_column))
     for name, weights in recipe.controls.items():

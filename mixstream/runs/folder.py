@@ -142,7 +142,7 @@ class RunFolder:
 
     def read_result(self) -> Result | None:
         """Return how the run ended, or None where it has not."""
-        remedy = "remove it, and the same command ends the run again"
+        remedy = "remove it, and `mixstream train` ends the run again"
         return read_json(self.result, Result, remedy) if self.result.exists() else None
 
     def newest_checkpoint(self) -> Path | None:

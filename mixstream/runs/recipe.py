@@ -213,9 +213,9 @@ def _check(recipe: Recipe, path: Path) -> None:
     if recipe.base.mixture.weights != LEARNT:
         found = recipe.base.mixture.weights
         raise RecipeError(f"{path}: base.mixture.weights is {found!r}, expected {LEARNT!r}: what the proxy learns")
-    taken = {"proxy", "base"} & set(recipe.controls)
+    taken = {"proxy", "base", "report"} & set(recipe.controls)  # runs of the chain; the report's pictures
     if taken:
-        raise RecipeError(f"{path}: controls names {taken.pop()!r}, a run of the chain; give it another name")
+        raise RecipeError(f"{path}: controls names {taken.pop()!r}, which is taken; give it another name")
 
 
 def all_keys(recipe: FileModel) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def plan_run(recipe: RunRecipe, streams: Path, out: Path) -> Run:
     Raises:
         MixstreamError: whatever is wrong with the streams, the mixture, the recipe or the folder.
     """
-    _check_apart(streams.resolve(), out.resolve())
+    check_apart(streams, out)
     catalog = Catalog.open(streams, token_column=recipe.mixture.token_column)
     plan = plan_mixture(recipe, catalog)
     folder = RunFolder(out)
@@ -54,8 +54,13 @@ def plan_run(recipe: RunRecipe, streams: Path, out: Path) -> Run:
     return Run(recipe, plan, catalog, folder)
 
 
-def _check_apart(streams: Path, out: Path) -> None:
-    """Refuse to write a run among the streams, or over a folder that holds them."""
+def check_apart(streams: Path, out: Path) -> None:
+    """Refuse to write a run among the streams, or over a folder that holds them.
+
+    Raises:
+        StateError: one of the two folders lies in the other.
+    """
+    streams, out = streams.resolve(), out.resolve()
     if streams == out or streams in out.parents or out in streams.parents:
         raise StateError(f"{out}: the run's folder and the streams' ({streams}) lie in one another; choose another")
 

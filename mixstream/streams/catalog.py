@@ -80,7 +80,7 @@ class Stream:
                 told = "no such file" if found is None else f"{found} bytes"
                 raise ShardError(
                     f"{path}: {told}, index.json says {expected} bytes; the shard is missing, truncated "
-                    f"or changed, copy or convert stream {self.name!r} again"
+                    f"or changed, copy it or convert stream {self.name!r} again with --overwrite"
                 )
 
 
@@ -107,7 +107,7 @@ class Catalog:
         Raises:
             StreamError: no folder, no stream in it, or one that cannot be used.
         """
-        if re.match(r"[a-z][a-z0-9]+:/", str(root)):  # a Path has lost one of its slashes
+        if re.match(r"[a-z][a-z0-9]+:/", str(root), re.IGNORECASE):  # a Path has lost one of its slashes
             raise StreamError(f"{root}: this version reads streams from local folders, not from object stores")
         folder = Path(root)
         if not folder.is_dir():
@@ -211,7 +211,8 @@ def _check_whole(directories: Iterable[Path]) -> None:
         parts = [MANIFEST_NAME, "shard.00000.mds"]
         if any((directory / part).exists() for part in parts) and not (directory / INDEX_NAME).exists():
             raise StreamError(
-                f"{directory}: holds parts of a stream but no {INDEX_NAME}; copy or convert it again, or remove it"
+                f"{directory}: holds parts of a stream but no {INDEX_NAME}; copy it or convert it again with "
+                f"--overwrite, or remove it"
             )
 
 
@@ -223,7 +224,7 @@ def open_stream(name: str, directory: Path, token_column: str | None = None) -> 
     """
     index = read_index(directory)
     manifest = read_manifest(directory)
-    wanted = manifest.token_column if manifest is not None else token_column
+    wanted = manifest.token_column if manifest and manifest.token_column else token_column
     column = find_token_column(index, str(directory), wanted)
     length = column.sequence_length or _length_of_first(directory, index, column)
     found = (index.num_samples, length, index.num_samples * length, column.dtype.name)
@@ -231,7 +232,7 @@ def open_stream(name: str, directory: Path, token_column: str | None = None) -> 
     if told not in (None, found):
         raise StreamError(
             f"{directory}: stream.json says {told}, index.json {found} (samples, sequence length, tokens, type); "
-            f"mend stream.json, or convert the corpus again"
+            f"mend stream.json, or convert the corpus again with --overwrite"
         )
     return Stream(
         name=name,

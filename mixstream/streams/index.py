@@ -63,14 +63,18 @@ def read_index(directory: Path) -> MdsIndex:
     except OSError as problem:
         raise StreamError(f"{path}: {problem.strerror}; {directory} is not an MDS directory") from None
     except (ValueError, RecursionError) as problem:
-        raise StreamError(f"{path}: not JSON ({problem}); it may be truncated, convert the corpus again") from None
+        raise StreamError(
+            f"{path}: not JSON ({problem}); it may be truncated, convert the corpus again with --overwrite"
+        ) from None
     if not isinstance(content, dict) or not isinstance(content.get("shards"), list):
         raise StreamError(f"{path}: has no list of shards; it is not an MDS index")
     if content.get("version") != 2:
         raise StreamError(f"{path}: MDS version {content.get('version')!r}, expected 2")
     shards = content["shards"]
     if not shards:
-        raise StreamError(f"{path}: lists no shard; the stream is empty, leave it out or convert it again")
+        raise StreamError(
+            f"{path}: lists no shard; the stream is empty, leave it out, or convert it again with --overwrite"
+        )
     try:
         return _index_of(path, shards)
     except StreamError:
@@ -85,7 +89,7 @@ def _index_of(path: Path, shards: list[dict[str, Any]]) -> MdsIndex:
         if shard.get("format") != "mds":
             raise StreamError(f"{path}: a shard has format {shard.get('format')!r}, expected 'mds'")
         if _columns(shard) != columns:
-            raise StreamError(f"{path}: shards disagree in their columns; convert the corpus again")
+            raise StreamError(f"{path}: shards disagree in their columns; convert the corpus again with --overwrite")
         if shard["compression"]:
             raise StreamError(
                 f"{path}: shards are compressed ({shard['compression']}); this version reads raw shards, "
@@ -94,7 +98,7 @@ def _index_of(path: Path, shards: list[dict[str, Any]]) -> MdsIndex:
     names, encodings, sizes = columns
     files = tuple(_safe_name(path, shard["raw_data"]["basename"]) for shard in shards)
     if len(set(files)) != len(files):
-        raise ShardError(f"{path}: names a shard file twice; convert the corpus again")
+        raise ShardError(f"{path}: names a shard file twice; convert the corpus again with --overwrite")
     file_bytes = np.array([_whole(shard["raw_data"]["bytes"]) for shard in shards], dtype=np.int64)
     shard_samples = np.array([_whole(shard["samples"]) for shard in shards], dtype=np.int64)
     for name, size, samples in zip(files, file_bytes, shard_samples, strict=True):

@@ -49,6 +49,7 @@ class StreamManifest(FileModel):
     Attributes:
         name: the stream's name, ``language.domain`` by custom.
         split: the documents that training reads, or those held out by their hash.
+        token_column: None: ``tokens`` or ``input_ids``, or the one that the reader names.
         num_samples: rows of `sequence_length` tokens each.
         num_tokens: tokens in those rows.
         num_documents: documents, whole or cut by the last row's end.
@@ -73,7 +74,7 @@ class StreamManifest(FileModel):
     num_bytes: Positive | None = None
     remainder_tokens: Count | None = None
     sequence_length: Positive
-    token_column: str = "tokens"
+    token_column: str | None = None
     dtype: Literal["uint8", "uint16", "uint32", "int16", "int32", "int64"]
     tokenizer: TokenizerInfo
     text_field: str | None = None

@@ -71,7 +71,7 @@ def find_token_column(index: MdsIndex, where: str, name: str | None = None) -> T
     if len(found) != 1:
         raise StreamError(
             f"{where}: {len(found)} of the token columns {', '.join(wanted)} among its columns "
-            f"{', '.join(known)}; name the one to read (token_column=...)"
+            f"{', '.join(known)}; name the one to read (token_column)"
         )
     position = known.index(found[0])
     kind, _, rest = index.column_encodings[position].partition(":")
@@ -154,7 +154,7 @@ class Shard:
         if head + sum(full) != len(sample):
             raise ShardError(
                 f"{self._path}: row {row} has {len(sample)} bytes, its columns add up to {head + sum(full)}; "
-                f"the shard is damaged, copy or convert it again"
+                f"the shard is damaged, copy it or convert it again with --overwrite"
             )
         start = head + sum(full[: column.position])
         return self._values(sample[start : start + full[column.position]], row)
@@ -203,11 +203,13 @@ def _map(path: Path, file_bytes: int) -> npt.NDArray[np.uint8]:
     try:
         found = path.stat().st_size
     except FileNotFoundError:
-        raise ShardError(f"{path}: no such file, but index.json lists it; convert the corpus again") from None
+        raise ShardError(
+            f"{path}: no such file, but index.json lists it; copy it or convert the corpus again with --overwrite"
+        ) from None
     if found != file_bytes:
         raise ShardError(
             f"{path}: {found} bytes, index.json says {file_bytes}; the shard is truncated or changed, "
-            f"copy or convert it again"
+            f"copy it or convert it again with --overwrite"
         )
     try:
         return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))  # a plain array is indexed faster

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,8 @@ from mixstream.formats import dump_json, write_whole
 from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, TRAIN, StreamManifest
 
 SHARD_BYTES = 1 << 26
+TOKENS = "tokens"  # the column
+_PART = re.compile(r"(index|stream)\.json|shard\.\d+\.mds(\.\w+)?")
 
 
 class StreamWriter:
@@ -27,13 +30,13 @@ class StreamWriter:
         """Prepare to write the stream `directory`; tokens are of `dtype`, samples of `sequence_length`."""
         self._final = directory
         self._temporary = directory.with_name(f"{_prefix(directory)}{os.getpid()}")
-        self._columns = {"tokens": f"ndarray:{dtype}:{sequence_length}"}
+        self._columns = {TOKENS: f"ndarray:{dtype}:{sequence_length}"}
         self._shard_bytes = shard_bytes
         self._writers: dict[str, Any] = {}
-        self._made_parent = False
+        self._made: list[Path] = []
 
     def __enter__(self) -> StreamWriter:
-        self._made_parent = not self._final.parent.exists()
+        self._made = [folder for folder in self._final.parents if not folder.exists()]
         self._final.parent.mkdir(parents=True, exist_ok=True)
         _clean_leftovers(self._final)
         return self
@@ -42,15 +45,15 @@ class StreamWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self._temporary, ignore_errors=True)
-        if self._made_parent:
-            with contextlib.suppress(OSError):  # it holds what was written
-                self._final.parent.rmdir()
+        with contextlib.suppress(OSError):  # the first that holds what was written
+            for folder in self._made:
+                folder.rmdir()
 
     def write(self, split: str, sample: npt.NDArray[Any]) -> None:
         """Append one sample, a (sequence_length,) array of the stream's dtype, to a split."""
         if split not in self._writers:
             self._writers[split] = self._open(split)
-        self._writers[split].write({"tokens": sample})
+        self._writers[split].write({TOKENS: sample})
 
     def finish(self, manifests: dict[str, StreamManifest]) -> None:
         """Close the shards, write each split's stream.json and put the stream in its place."""
@@ -72,6 +75,18 @@ class StreamWriter:
             hashes=["xxh64"],  # index.json, and so the stream's fingerprint, then tells its content
             size_limit=self._shard_bytes,
         )
+
+
+def foreign_entry(directory: Path) -> Path | None:
+    """Return what stands in the place of a stream and is no part of one, or None where there is no such thing."""
+    if not directory.is_dir() or directory.is_symlink():
+        return directory if directory.exists() or directory.is_symlink() else None
+    for entry in sorted(directory.iterdir()):
+        is_split = entry.name == HELDOUT and directory.name != HELDOUT
+        foreign = foreign_entry(entry) if is_split else entry
+        if foreign is not None and not (_PART.fullmatch(entry.name) and entry.is_file()):
+            return foreign
+    return None
 
 
 def _prefix(directory: Path) -> str:

@@ -173,17 +173,32 @@ def test_a_second_conversion_keeps_what_is_the_same_and_refuses_what_is_not(tmp_
 
 
 def test_only_a_stream_is_ever_replaced(tmp_path):
-    """Not a folder of something else, and not the folder that holds the corpus, be it a stream by now."""
+    """Nothing that is no part of one: not a corpus, not a note beside the shards, not what a link leads to."""
     part = write_corpus(tmp_path / "eu.a" / "part.jsonl", ["kaixo " * 99])
+    out = tmp_path / "out"
     for overwrite in (False, True):
-        with pytest.raises(StreamError, match="eu.a: is there already and is no stream; choose another --out"):
+        with pytest.raises(StreamError, match=r"part.jsonl: is there already and is no part of a stream; choose"):
             convert([tmp_path], tmp_path, overwrite=overwrite)
-    (tmp_path / "eu.a" / "index.json").write_text("{}")
-    with pytest.raises(StreamError, match=r"eu.a: holds part.jsonl, of which the stream is made"):
-        convert([part], tmp_path, name="eu.a", overwrite=True)
-    assert part.exists()
-    (tmp_path / "out" / "eu.a").mkdir(parents=True)  # an empty folder is in nobody's way
-    assert not convert([part], tmp_path / "out", name="eu.a")[0].kept
+    (out / "eu.a").mkdir(parents=True)  # an empty folder is in nobody's way
+    assert not convert([part], out, name="eu.a", holdout=0.0)[0].kept
+    for place in ("notes.txt", "heldout/corpus.jsonl", "heldout/heldout/index.json", "shard.00000.mds.bak/x"):
+        foreign = out / "eu.a" / place
+        foreign.parent.mkdir(exist_ok=True, parents=True)
+        foreign.write_text("precious")
+        with pytest.raises(StreamError, match="no part of a stream"):
+            convert([part], out, name="eu.a", overwrite=True)
+        assert foreign.read_text() == "precious"
+        foreign.unlink()
+        for folder in (foreign.parent, foreign.parent.parent):
+            if folder not in (out, out / "eu.a"):
+                folder.rmdir()
+    (out / "eu.b").symlink_to(out / "eu.a")
+    with pytest.raises(StreamError, match=r"eu.b: is there already and is no part"):
+        convert([part], out, name="eu.b", overwrite=True)
+    (out / "eu.a" / "index.json").unlink()
+    with pytest.raises(StreamError, match="--overwrite it"):
+        convert([part], out, name="eu.a")
+    assert not convert([part], out, name="eu.a", overwrite=True)[0].kept
 
 
 def test_a_file_given_twice_is_refused(tmp_path):
@@ -253,6 +268,8 @@ def test_a_bad_line_leaves_nothing_behind(tmp_path):
     path.write_text(path.read_text() + "{broken\n")
     with pytest.raises(CorpusError, match="line 601"):
         convert([path], tmp_path / "out")
+    with pytest.raises(CorpusError, match="line 601"):
+        convert([path], tmp_path / "out" / "deep")
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     with pytest.raises(CorpusError, match="line 601"):

@@ -42,7 +42,7 @@ def test_the_last_part_is_averaged_and_becomes_a_plans_weights(run):
 def test_files_that_are_no_history_are_refused(run):
     path = run / "weights.jsonl"
     path.write_text(line(0, 0, 0.5) + line(5, 8, 0.7)[:-9])
-    with pytest.raises(FormatError, match="line 2: not JSON .*let the run go on"):
+    with pytest.raises(FormatError, match="line 2: not JSON .*bring the file back"):
         read_history(path)
     path.write_text(line(0, 0, 0.5, weigths={}))
     with pytest.raises(FormatError, match="unknown key 'weigths'; did you mean 'weights'"):

@@ -46,8 +46,11 @@ def test_specs_are_resolved(tmp_path):
     ("spec", "message"),
     [
         ("unifrom", r"neither a file nor one of the rules .*; did you mean 'uniform'"),
-        ("temperature:hot", "'hot' after a colon; expected a number, as in temperature:4"),
-        ("temperature", "'' after a colon; expected a number"),
+        (
+            "temperature:hot",
+            "weights 'temperature:hot'; expected temperature, a colon and a number, as in temperature:4",
+        ),
+        ("temperature", "weights 'temperature'; expected temperature, a colon and a number"),
         ("natural:", "neither a file nor one of the rules"),
         ("temperature:-1", "expected a number from 0 to 100"),
         ("temperature:1e308", "expected a number from 0 to 100"),
@@ -66,7 +69,7 @@ def test_bad_specs_are_refused(spec, message):
         ("[1, 2]", "Input should be an object"),
         ("{", "not JSON .*may be truncated, `mixstream weights` makes one"),
         ("[" * 100_000, "not JSON"),
-        ('{"a": 0.5, "b": 0.5, "a": 0.1}', "key 'a' stands twice"),
+        ('{"a": 0.5, "b": 0.5, "a": 0.1}', "key 'a' stands twice; keep one"),
         ('{"format": "mixstream.plan", "weights": {"a": 1.0}}', r"format: .*\(found 'mixstream.plan'\)"),
         ('{"version": 99, "weights": {"a": 1.0}}', r"version: .*\(found 99\)"),
         ('{"wieghts": {}, "weights": {"a": 1.0}}', "unknown key 'wieghts'; did you mean 'weights'"),

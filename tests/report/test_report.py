@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import fake_catalog
@@ -136,7 +137,7 @@ def test_what_is_no_run_is_refused(tmp_path):
     for line, message in (
         (b"nonsense", "not JSON"),
         (b"\xff\xfe", "not JSON"),
-        (b'{"batch": "x", "metrics": {}}', r"batch: .*\(found 'x'\); let the run go on"),
+        (b'{"batch": "x", "metrics": {}}', r"batch: .*\(found 'x'\); remove the line"),
         (b'{"batch": 1, "metrics": []}', "metrics: Input should be an object"),
     ):
         (folder / "metrics.jsonl").write_bytes(line + b'\n{"batch": 1, "metrics": {}}\n')
@@ -148,13 +149,13 @@ def test_what_is_no_run_is_refused(tmp_path):
         read_run(folder)
     (folder / "result.json").write_text('{"format": "mixstream.result", "version": 9}')
     with pytest.raises(
-        FormatError, match=r"version: .*\(found 9\); .*remove it, and the same command ends the run again"
+        FormatError, match=r"version: .*\(found 9\); .*remove it, and `mixstream train` ends the run again"
     ):
         read_run(folder)
     assert not (tmp_path / "report.html").exists()
-    for name in ("report", "plan.json"):
+    for out in (tmp_path / "report", tmp_path / "plan.json", Path(), Path("/")):
         with pytest.raises(FormatError, match=r"give a name such as (report|plan)\.html"):
-            write_report([folder], tmp_path / name)
+            write_report([folder], out)
     (folder / "result.json").unlink()
     (tmp_path / "report.html").mkdir()
     with pytest.raises(FormatError, match="is there and is not a file"):

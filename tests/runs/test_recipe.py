@@ -102,7 +102,7 @@ def test_a_recipe_writes_out_all_that_changes_results(save):
         (BASE, "model.hidden_size", 2**40, r"model\.hidden_size: .*less than or equal to 1048576"),
         (CHAIN, "base.mixture.weights", "uniform", "base.mixture.weights is 'uniform', expected 'proxy'"),
         (CHAIN, "proxy.xdoge", None, "'proxy' has a section 'xdoge'"),
-        (CHAIN, "controls", {"base": "uniform"}, "controls names 'base', a run of the chain"),
+        (CHAIN, "controls", {"base": "uniform"}, "controls names 'base', which is taken"),
         (CHAIN, "proxy.xdoge.intervall_batches", 1, "did you mean 'interval_batches'"),
     ],
 )
@@ -125,6 +125,8 @@ def test_what_is_no_recipe_is_refused(save, tmp_path):
         load_recipe(save("version: 1\nkind: base\nseed: 1\nseed: 2\n"))
     with pytest.raises(RecipeError, match="not a YAML file"):
         load_recipe(tmp_path)
+    with pytest.raises(RecipeError, match="cannot be told as JSON"):
+        load_recipe(save(yaml.safe_dump(CHAIN).replace("uniform: uniform", "2024-01-01: uniform")))
     with pytest.raises(RecipeError, match="cannot be told as JSON"):
         load_recipe(save(yaml.safe_dump(BASE | {"model": None}).replace("model: null", "model: &a {x: *a}")))
     with pytest.raises(RecipeError, match="expected keys such as version, kind"):

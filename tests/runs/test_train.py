@@ -128,6 +128,23 @@ def test_a_run_cut_after_its_last_batch_only_ends(streams, tmp_path, monkeypatch
     assert metrics_of(tmp_path / "run") == metrics
 
 
+@pytest.mark.filterwarnings("ignore:No batches were trained")
+def test_logs_that_lost_lines_are_mended_or_refused(streams, tmp_path):
+    """Metrics are for people, who can do without a line; a learnt weight that is lost cannot be replayed."""
+    run(tmp_path, single(streams, tmp_path / "run", xdoge=XDOGE))
+    for name in ("metrics.jsonl", "weights.jsonl"):
+        (tmp_path / "run" / "result.json").unlink(missing_ok=True)
+        path = tmp_path / "run" / name
+        whole = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([whole[0], '{"batch"\n', *whole[2:]]))
+        if name == "weights.jsonl":
+            with pytest.raises(StateError, match="weights.jsonl has 7 whole lines, but the checkpoint is of update 7"):
+                run(tmp_path, single(streams, tmp_path / "run", xdoge=XDOGE))
+        else:
+            run(tmp_path, single(streams, tmp_path / "run", xdoge=XDOGE))
+            assert path.read_text().splitlines(keepends=True) == [whole[0], *whole[2:]]
+
+
 def test_the_chain_learns_averages_and_compares(streams, tmp_path):
     names = []
     recipe = load_recipe(save(tmp_path / "recipe.yaml", chain(streams, tmp_path / "out")))
@@ -157,6 +174,10 @@ def test_a_chain_that_cannot_end_is_refused_before_the_proxy_trains(streams, tmp
     with pytest.raises(RecipeError, match="warmup_batches is 99"):
         run(tmp_path, content)
     assert not (tmp_path / "out").exists()
+    shutil.copytree(streams, tmp_path / "out" / "base")
+    with pytest.raises(StateError, match="^run 'base': .* lie in one another"):
+        run(tmp_path, chain(tmp_path / "out" / "base", tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["base"]
 
 
 def test_another_recipe_in_the_same_folder_is_refused(streams, tmp_path):

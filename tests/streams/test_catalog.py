@@ -64,7 +64,7 @@ def test_what_is_no_catalog_is_refused(tmp_path):
     with pytest.raises(StreamError, match="not from object stores"):
         Catalog.open("s3://bucket/streams")
     with pytest.raises(StreamError, match="not from object stores"):
-        Catalog.open(Path("s3://bucket/streams"))
+        Catalog.open(Path("S3://bucket/streams"))
 
 
 def test_a_manifest_that_disagrees_with_the_index_is_refused(tmp_path, edit_json):
@@ -109,7 +109,6 @@ def test_a_manifest_can_be_given_to_what_others_wrote(tmp_path, dtype):
         "num_samples": 10,
         "sequence_length": 8,
         "num_tokens": 80,
-        "token_column": "input_ids",
         "dtype": dtype,
         "tokenizer": BYTE.model_dump(),
     }
@@ -118,6 +117,7 @@ def test_a_manifest_can_be_given_to_what_others_wrote(tmp_path, dtype):
     catalog = Catalog.open(tmp_path)
     catalog.check_alike()
     assert (catalog["eu.web"].tokenizer, catalog["eu.web"].tokens_per_byte) == (BYTE, None)
+    assert catalog["eu.web"].column.name == "input_ids"
 
 
 def test_streams_of_other_tokenizers_or_lengths_are_told_apart(tmp_path):
