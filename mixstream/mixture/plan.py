@@ -234,10 +234,10 @@ def build_plan(
         FormatError: the weights file is not one.
         MixtureError: an option that this version does not have.
     """
-    budget_tokens = whole_number("budget_tokens", budget_tokens, least=1)
-    batch_size = whole_number("batch_size", batch_size, least=1)
-    window_samples = whole_number("window_samples", window_samples, least=1)
-    seed = whole_number("seed", seed, least=0)
+    budget_tokens = _whole_number("budget_tokens", budget_tokens, least=1)
+    batch_size = _whole_number("batch_size", batch_size, least=1)
+    window_samples = _whole_number("window_samples", window_samples, least=1)
+    seed = _whole_number("seed", seed, least=0)
     _check_options(catalog, sequence_length, schedule, lanes, batch_size)
     first = next(iter(catalog))
     num_batches = _num_batches(budget_tokens, batch_size, first.sequence_length)
@@ -283,7 +283,7 @@ def build_plan(
     )
 
 
-def whole_number(name: str, value: object, least: int) -> int:
+def _whole_number(name: str, value: object, least: int) -> int:
     """Return an option's value, if it is a whole number that can be counted with.
 
     Raises:
