@@ -15,7 +15,7 @@ from composer.utils import dist
 
 from mixstream.callbacks.rows import measuring, over_ranks, row_losses
 from mixstream.errors import ScoreError
-from mixstream.loader.dataset import stream_readers
+from mixstream.loader.reader import TokenReader
 from mixstream.streams.catalog import Catalog
 
 
@@ -60,7 +60,7 @@ class Heldout(Callback):
             max_samples: the first so many rows of each stream; None: all.
         """
         self._streams = list(catalog) if catalog else []
-        self._readers = stream_readers(self._streams)
+        self._reader = TokenReader(self._streams, self._streams[0].sequence_length) if self._streams else None
         self._batch_size = batch_size
         self._interval_batches = interval_batches
         self._max_samples = max_samples
@@ -107,13 +107,14 @@ class Heldout(Callback):
         Raises:
             ScoreError: it is not a finite number.
         """
+        assert self._reader is not None, "there is a stream"
         stream = self._streams[number]
         rows = np.arange(min(stream.num_samples, self._max_samples or stream.num_samples))
         own = rows[dist.get_global_rank() :: dist.get_world_size()]
         sums = torch.zeros(2, dtype=torch.float64)
         with measuring(state) as model:
             for start in range(0, len(own), self._batch_size):
-                tokens = torch.from_numpy(self._readers[number].read(own[start : start + self._batch_size]))
+                tokens = self._reader.tokens(number, own[start : start + self._batch_size])
                 batch = {"input_ids": tokens, "labels": tokens, "stream": torch.full((len(tokens),), number)}
                 losses = row_losses(model, state.device.batch_to_device(batch))
                 sums += torch.tensor([float(losses.double().sum()), len(losses)], dtype=torch.float64)

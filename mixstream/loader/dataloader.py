@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from mixstream.errors import MixstreamError, MixtureError, PlanSpentError, StateError, StreamError
-from mixstream.loader.dataset import Batch, MixtureDataset
-from mixstream.loader.order import StreamOrder
-from mixstream.loader.sampler import GlobalOrder, MixtureSampler
+from mixstream.loader.dataset import Batch, Columns, MixtureDataset
+from mixstream.loader.batches import GlobalOrder
+from mixstream.loader.sampler import MixtureSampler
 from mixstream.loader.state import dump_state, parse_state
 from mixstream.mixture.ledger import Ledger
 from mixstream.mixture.plan import Plan, PlannedStream
@@ -22,6 +23,7 @@ from mixstream.streams.catalog import Stream, open_stream
 
 WEIGHT_LAG = 8
 MAX_PREFETCH = 4
+CHUNK_ROWS = 32  # read in one call, where batches are small
 
 
 class MixtureLoader(DataLoader[Batch]):
@@ -47,6 +49,9 @@ class MixtureLoader(DataLoader[Batch]):
         cache_dir: str | Path | None = None,
         cache_limit: int | None = None,
         weight_lag: int = WEIGHT_LAG,
+        pin_memory: bool = False,
+        labels: bool = True,
+        documents: bool = False,
     ) -> None:
         """Open the plan's streams.
 
@@ -54,10 +59,15 @@ class MixtureLoader(DataLoader[Batch]):
             plan: what to read.
             rank, world_size: of this process; None: torch.distributed's, or else the launcher's
                 environment, or else 0 of 1.
-            num_workers: reading processes; 0 reads in this one, which is fastest for token shards.
+            num_workers: reading processes; 0 reads in a thread of this one, which is fastest for token shards.
             cache_dir, cache_limit: for object stores, which this version does not read; only None.
             weight_lag: batches between `set_weights` and the batch at which they act, and so the most
-                that workers may read ahead.
+                that workers or the reading thread may read ahead; 0 reads nothing ahead.
+            pin_memory: put batches into page-locked memory, from which they are copied to a GPU while it works;
+                without a GPU it does nothing.
+            labels: whether batches have ``labels``; without, they are read in about half the time.
+            documents: whether batches have ``document_ids`` and ``position_ids``, both (rows, sequence), for attention
+                within documents.
 
         Raises:
             StreamError: a stream that is gone or has changed since the plan was made.
@@ -74,16 +84,19 @@ class MixtureLoader(DataLoader[Batch]):
                 f"weight_lag={weight_lag}; choose weight_lag of at least {num_workers} or fewer workers"
             )
         streams = [_open_planned(entry, plan) for entry in plan.entries]
-        orders = [
-            StreamOrder(stream.name, stream.index.shard_samples, plan.window_samples, plan.seed) for stream in streams
-        ]
-        rank, world_size = _place(rank, world_size)
-        self._sampler = MixtureSampler(GlobalOrder(plan, orders), rank, world_size, weight_lag)
+        parts = streams[0].sequence_length // plan.sequence_length
+        order = GlobalOrder(plan, [stream.index.shard_samples * parts for stream in streams], {})
+        rank, self._world_size = _place(rank, world_size)
+        self._sampler = MixtureSampler(order, rank, self._world_size, weight_lag)
+        self._reading = MixtureDataset(plan, streams, self._sampler, Columns(labels, documents))
+        self._streams = streams
+        self._weight_lag = weight_lag
         super().__init__(
-            MixtureDataset(plan, streams, self._sampler),
+            self._reading,
             batch_sampler=self._sampler,
             num_workers=num_workers,
             collate_fn=_as_is,
+            pin_memory=pin_memory and torch.cuda.is_available(),
             prefetch_factor=min(MAX_PREFETCH, weight_lag // num_workers) if num_workers else None,
         )
         self.plan = plan
@@ -103,10 +116,11 @@ class MixtureLoader(DataLoader[Batch]):
                 f"({sampler.consumed * self.plan.batch_size * self.plan.sequence_length:,} tokens); build a plan "
                 f"with a larger budget_tokens, or load an earlier state"
             )
-        sampler.walk += 1
-        walk = sampler.walk
-        for batch in _plain_errors(super().__iter__()):
-            if walk != sampler.walk:
+        sampler.walks += 1
+        walk = sampler.walks
+        ahead = _plain_errors(super().__iter__()) if self.num_workers else self._read_here()
+        for batch in ahead:
+            if walk != sampler.walks:
                 raise StateError("this iterator is stale: the loader was given a state or iterated anew since")
             sampler.consume()
             yield batch
@@ -117,6 +131,20 @@ class MixtureLoader(DataLoader[Batch]):
                 f"that have weight have used up their repeat budgets",
                 stacklevel=2,
             )
+
+    def _read_here(self) -> Iterator[Batch]:
+        """Yield this rank's batches, read in this process, some in one call where they are small.
+
+        A thread goes ahead: it opens the shards of what is decided and brings their rows into memory. Its errors are
+        ours, when we come to read what it could not.
+        """
+        sampler = self._sampler
+        chunk = max(1, min(self._weight_lag, CHUNK_ROWS * self._world_size // self.plan.batch_size))
+        with ThreadPoolExecutor(1, "mixstream-read-ahead") as thread:
+            walk = sampler.start()
+            walk.decided = lambda draws: thread.submit(self._reading.warm, sampler.part(draws))
+            while (draws := sampler.draw(walk, sampler.consumed, chunk)) is not None:
+                yield from self._reading.read(draws, self.pin_memory)
 
     def set_weights(self, weights: Mapping[str, float], at_batch: int | None = None) -> int:
         """Give the streams new weights; their repeat budgets and the plan's floor hold as before.
@@ -150,8 +178,7 @@ class MixtureLoader(DataLoader[Batch]):
         Raises:
             StateError: the state belongs to another plan.
         """
-        loaded = parse_state(state, self.plan)
-        self._sampler.load(loaded, origin=loaded.ledger.batch)
+        self._sampler.load(parse_state(state, self.plan), samples_before=0)
 
 
 def _open_planned(entry: PlannedStream, plan: Plan) -> Stream:

@@ -1,4 +1,4 @@
-"""Draws to tensors: a map-style dataset that reads a batch in one call.
+"""Draws to batches of tensors: a map-style dataset that reads a batch, or several, in one call.
 
 Composer asks it for its state (`state_dict(num_samples, from_beginning)`) and gives that back at a resume
 (`load_state_dict`), which switches off Composer's replay of past batches.
@@ -7,67 +7,57 @@ Composer asks it for its state (`state_dict(num_samples, from_beginning)`) and g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from mixstream.errors import ShardError
-from mixstream.loader.sampler import Draws, MixtureSampler
+from mixstream.errors import MixtureError
+from mixstream.loader.documents import document_columns
+from mixstream.loader.reader import TokenReader
+from mixstream.loader.batches import Draws
+from mixstream.loader.buffers import Buffers
+from mixstream.loader.sampler import MixtureSampler
 from mixstream.loader.state import dump_state, parse_state
 from mixstream.mixture.plan import Plan
 from mixstream.streams.catalog import Stream
-from mixstream.streams.index import Int64
-from mixstream.streams.shard import OpenShards, Tokens, shard_starts
 
 Batch = dict[str, torch.Tensor]
 
 
-class StreamReader:
-    """Reads rows of one stream."""
+@dataclass(frozen=True)
+class Columns:
+    """Which columns a batch has beside ``input_ids``, ``stream``, ``sample`` and ``repeat``.
 
-    def __init__(self, stream: Stream, shards: OpenShards) -> None:
-        """Read `stream` through `shards`, which the streams of a dataset share."""
-        self._stream = stream
-        self._starts = shard_starts(stream.index.shard_samples)
-        self._shards = shards
+    Attributes:
+        labels: ``labels``, a copy of ``input_ids``.
+        documents: ``document_ids`` and ``position_ids``, which begin anew at every document.
+    """
 
-    def read(self, rows: Int64) -> Tokens:
-        """Return the tokens of `rows` (n,) as (n, sequence_length) int64.
-
-        Raises:
-            ShardError: a shard that is not what index.json says, or of another sequence length.
-        """
-        tokens = np.empty((len(rows), self._stream.sequence_length), dtype=np.int64)
-        shard_of = np.searchsorted(self._starts, rows, side="right") - 1
-        for number in np.unique(shard_of):
-            here = shard_of == number
-            shard = self._shards.get(self._stream.name, int(number), self._stream.open_shard)
-            found = shard.read(rows[here] - self._starts[number])
-            if found.shape[1] != tokens.shape[1]:
-                raise ShardError(
-                    f"stream {self._stream.name!r}: shard {self._stream.index.files[number]} has samples of "
-                    f"{found.shape[1]} tokens, expected {tokens.shape[1]}"
-                )
-            tokens[here] = found
-        return tokens
-
-
-def stream_readers(streams: Sequence[Stream]) -> list[StreamReader]:
-    """Return a reader of each stream, which together keep a bounded number of shards open."""
-    shards = OpenShards()
-    return [StreamReader(stream, shards) for stream in streams]
+    labels: bool = True
+    documents: bool = False
 
 
 class MixtureDataset(Dataset[Batch]):
     """The plan's samples; an index is a `Draws` of a whole batch."""
 
-    def __init__(self, plan: Plan, streams: Sequence[Stream], sampler: MixtureSampler) -> None:
-        """Read `streams`, in the plan's order; `sampler` knows the state."""
+    def __init__(self, plan: Plan, streams: Sequence[Stream], sampler: MixtureSampler, columns: Columns) -> None:
+        """Read `streams`, in the plan's order; `sampler` knows the state.
+
+        Raises:
+            MixtureError: document boundaries of streams whose tokenizer is unknown.
+        """
+        if columns.documents and plan.tokenizer is None:
+            raise MixtureError(
+                "documents=True: the streams do not say which token ends a document; give them a stream.json that "
+                "names their tokenizer and its eod_token_id, or leave it out"
+            )
         self._plan = plan
         self._streams = list(streams)
-        self._readers: list[StreamReader] = []
+        self._columns = columns
+        self._reader: TokenReader | None = None
+        self._buffers = Buffers()
         self._sampler: MixtureSampler | None = sampler
 
     def __len__(self) -> int:
@@ -75,20 +65,29 @@ class MixtureDataset(Dataset[Batch]):
 
     def __getitems__(self, draws: Draws) -> Batch:
         """Return a batch of n rows: input_ids, labels (n, sequence); stream, sample, repeat (n,); int64."""
-        if not self._readers:  # shards are opened in the process that reads
-            self._readers = stream_readers(self._streams)
-        tokens = np.empty((len(draws.stream), self._plan.sequence_length), dtype=np.int64)
-        for number in np.unique(draws.stream):
-            here = draws.stream == number
-            tokens[here] = self._readers[number].read(draws.sample[here])
-        input_ids = torch.from_numpy(tokens)
-        return {
-            "input_ids": input_ids,
-            "labels": input_ids.clone(),
-            "stream": torch.from_numpy(draws.stream.astype(np.int64)),
-            "sample": torch.from_numpy(draws.sample),
-            "repeat": torch.from_numpy(draws.repeat),
-        }
+        return self.read(draws.take(None))[0]
+
+    def read(self, draws: Draws, pinned: bool = False) -> list[Batch]:
+        """Return batches of n rows each, from draws (batches, n); they share memory that is written no more."""
+        num_batches, rows = draws.stream.shape
+        copies = 2 if self._columns.labels else 1
+        tokens = self._buffers.get((copies, num_batches, rows, self._plan.sequence_length), pinned)
+        flat = tokens.reshape(copies, num_batches * rows, -1)
+        self._own_reader().read(draws.stream.reshape(-1), draws.sample.reshape(-1), *flat)
+        columns = dict(zip(("input_ids", "labels"), tokens, strict=False)) | draws._asdict()
+        batches = [
+            {name: torch.from_numpy(column[number]) for name, column in columns.items()}
+            for number in range(num_batches)
+        ]
+        if self._columns.documents:
+            assert self._plan.tokenizer is not None, "checked above"
+            for batch in batches:
+                batch |= document_columns(batch["input_ids"], self._plan.tokenizer.eod_token_id)
+        return batches
+
+    def warm(self, draws: Draws) -> None:
+        """Open the shards of draws and bring their rows into memory, so that `read` need not wait for them."""
+        self._own_reader().warm(draws.stream.reshape(-1), draws.sample.reshape(-1))
 
     def state_dict(self, num_samples: int, from_beginning: bool) -> str:
         """Return the state after `num_samples` trained samples of this run, for Composer.
@@ -96,7 +95,7 @@ class MixtureDataset(Dataset[Batch]):
         Composer counts what is trained, the loader what it handed out: within a batch that is one more.
         """
         sampler = self._own_sampler()
-        within = sampler.trained_within(num_samples // self._plan.batch_size)
+        within = sampler.trained_within(num_samples)
         return dump_state(sampler.state(sampler.consumed - 1 if within else None), self._plan)
 
     def load_state_dict(self, state: str) -> None:
@@ -105,11 +104,23 @@ class MixtureDataset(Dataset[Batch]):
         Raises:
             StateError: the state belongs to another plan.
         """
-        self._own_sampler().load(parse_state(state, self._plan), origin=0)
+        loaded = parse_state(state, self._plan)
+        self._own_sampler().load(loaded, samples_before=loaded.samples)
+
+    def _own_reader(self) -> TokenReader:
+        if self._reader is None:  # shards are opened in the process that reads
+            vocab_size = self._plan.tokenizer.vocab_size if self._plan.tokenizer else None
+            self._reader = TokenReader(self._streams, self._plan.sequence_length, vocab_size)
+        return self._reader
 
     def _own_sampler(self) -> MixtureSampler:
         assert self._sampler is not None, "only the main process asks for the state"
         return self._sampler
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_sampler": None, "_readers": []}  # workers read, they do not decide
+        return {
+            **self.__dict__,
+            "_sampler": None,
+            "_reader": None,
+            "_buffers": Buffers(),
+        }  # workers read, they do not decide

@@ -1,28 +1,33 @@
 """The order of one stream: which row is read at a position, for ever, without a list of them.
 
-Position p is draw number p of the stream: repeat p // size, and within it place p % size. In every repeat
-the shards are put in a random order and cut into windows of consecutive shards, each of `window_samples`
-rows or more; a window's rows are read in a random order before the next window begins (M8). So a repeat
-reads every row once (M2), a shard's rows lie in one window, and any place can be found at once.
+A stream's samples are dealt to lanes in equal parts (mixture/lanes.py); each lane has an order of its own. Its position
+p is draw number p of the stream in the lane. In every repeat the lane's shards are put in a random order and cut into
+windows of consecutive shards, each of `window_samples` rows or more; a window's rows are read in a random order before
+the next window begins (M8). So a repeat reads every row once (M2), a shard's rows lie in one window, and any place can
+be found at once.
 
-All randomness is hashing of (seed, stream, repeat, ...): nothing to store, the same on every machine.
+All randomness is hashing of (seed, stream, lane, repeat, ...): nothing to store, the same on every machine.
 """
 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from mixstream.kernels import native
+from mixstream.mixture.lanes import lane_bounds
 from mixstream.streams.index import Int64
 from mixstream.streams.shard import shard_starts
 
 UInt64 = npt.NDArray[np.uint64]
 
-BLOCK = 512  # positions computed at a time, since a batch asks for a few
+SMALL = 512  # rows that are shuffled as a list; more are shuffled by a permutation that is computed
 _ROUNDS = 6
 _MASK = (1 << 64) - 1
 
@@ -41,28 +46,35 @@ def mix(values: UInt64, key: int) -> UInt64:
     return z ^ (z >> np.uint64(31))
 
 
+def below(bits: UInt64, count: UInt64 | int) -> UInt64:
+    """Return numbers below `count` (< 2^32) from 64 mixed bits each."""
+    return ((bits >> np.uint64(32)) * np.asarray(count, dtype=np.uint64)) >> np.uint64(32)
+
+
 def shuffled(count: int, key: int) -> Int64:
-    """Return a random permutation of range(count), kept whole: for shards and for the rows of a batch."""
+    """Return a random permutation of range(count), kept whole: for shards and for the rows of a small window."""
     return np.argsort(mix(np.arange(count, dtype=np.uint64), key), kind="stable").astype(np.int64)
 
 
-def permute(places: Int64, count: int, key: int) -> Int64:
-    """Return where `places` of range(count) go under a random permutation.
+def grid(count: int) -> tuple[int, int]:
+    """Return the sides of the smallest square-like grid of at least `count` places."""
+    a = int(np.ceil(np.sqrt(count)))
+    return a, -(-count // a)
 
-    A small one is made whole, and every permutation is as likely. A large one is never written down: a
-    generalised Feistel network (Black and Rogaway 2002): a place is a pair (left, right) on an a x b
-    grid just large enough; rounds add a hash of one to the other; a pair that falls outside the range is
-    sent through again until it is inside, which keeps the map one-to-one.
+
+def permute(places: Int64, count: int, key: int) -> Int64:
+    """Return where `places` of range(count) go under a random permutation that is never written down.
+
+    A generalised Feistel network (Black and Rogaway 2002): a place is a pair (left, right) on an a x b grid just large
+    enough; rounds add a hash of one to the other; a pair that falls outside the range is sent through again until it
+    is inside, which keeps the map one-to-one.
 
     Args:
         places: (n,) each in [0, count).
         count: size of the range.
         key: chooses the permutation.
     """
-    if count <= BLOCK:
-        return shuffled(count, key)[places]
-    a = np.uint64(int(np.ceil(np.sqrt(count))))
-    b = np.uint64(-(-count // int(a)))
+    a, b = (np.uint64(side) for side in grid(count))
     moved = _feistel(places.astype(np.uint64), a, b, key)
     outside = moved >= count
     while outside.any():
@@ -73,95 +85,221 @@ def permute(places: Int64, count: int, key: int) -> Int64:
 
 def _feistel(places: UInt64, a: np.uint64, b: np.uint64, key: int) -> UInt64:
     left, right = places % a, places // a
-    for round_number in range(_ROUNDS):
-        if round_number % 2:
-            right = (right + mix(left, key + round_number) % b) % b
-        else:
-            left = (left + mix(right, key + round_number) % a) % a
+    for number in range(0, _ROUNDS, 2):
+        left = (left + below(mix(right, key + number), a)) % a
+        right = (right + below(mix(left, key + number + 1), b)) % b
     return left + right * a
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """One repeat's shards as they are read; S shards, V windows.
+class Growth:
+    """A stream that grew by shards at its end, in a run that had begun to read it.
 
     Attributes:
-        shards: (S,) shard numbers in reading order.
-        starts: (S + 1,) place at which each of them starts.
-        windows: (V + 1,) place at which each window starts.
+        num_samples: samples before.
+        positions: L positions, where each lane was.
     """
 
-    shards: Int64
+    num_samples: int
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Passes of one kind over some pieces of a lane, one after the other.
+
+    Attributes:
+        start: position of the first.
+        size: rows of a pass.
+        repeat: number of the first pass.
+        parts: first and last + 1 of the parts (what a growth added is one) that a pass reads.
+    """
+
+    start: int
+    size: int
+    repeat: int
+    parts: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """One pass over a lane's pieces, as they are read; P pieces, V windows.
+
+    Attributes:
+        start: position at which the pass starts.
+        rows: (P,) first row of each piece, in reading order.
+        starts: (P + 1,) place at which each of them starts.
+        windows: V + 1 places at which each window starts.
+    """
+
+    start: int
+    rows: Int64
     starts: Int64
-    windows: Int64
+    windows: list[int]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A stretch of positions whose rows are shuffled together.
+
+    Attributes:
+        start, end: its positions.
+        repeat: number of the repeat that it is in.
+        key: of its permutation.
+        sides: of the permutation's grid.
+        ends: place in the window at which each of its pieces ends.
+        shifts: row of each piece's first place, less that place.
+        rows: its rows in reading order, where it is small.
+    """
+
+    start: int
+    end: int
+    repeat: int
+    key: int
+    sides: tuple[int, int]
+    ends: Int64
+    shifts: Int64
+    rows: Int64 | None
+
+    def read(self, position: int, count: int) -> Int64:
+        """Return the rows at `count` positions from `position` on."""
+        first = position - self.start
+        if self.rows is not None:
+            return self.rows[first : first + count]
+        size = self.end - self.start
+        if native is None:
+            places = permute(np.arange(first, first + count), size, self.key)
+            return places + self.shifts[np.searchsorted(self.ends, places, side="right")]
+        rows = np.empty(count, dtype=np.int64)
+        native.window_rows(rows, first, size, *self.sides, self.key, self.ends, self.shifts)
+        return rows
 
 
 class StreamOrder:
-    """The order of one stream: a pure function of its name, shards, window and seed."""
+    """The order of one stream: a pure function of its name, shards, lanes, window and seed."""
 
-    def __init__(self, name: str, shard_samples: Int64, window_samples: int, seed: int) -> None:
-        """Describe a stream of S shards with `shard_samples` (S,) rows each."""
+    def __init__(
+        self,
+        name: str,
+        shard_samples: Int64,
+        window_samples: int,
+        seed: int,
+        lanes: int = 1,
+        growth: Sequence[Growth] = (),
+    ) -> None:
+        """Describe a stream of S shards with `shard_samples` (S,) rows each; `growth` tells how it came to them."""
         self.name = name
         self.size = int(shard_samples.sum())
-        self._shard_samples = shard_samples
         self._shard_starts = shard_starts(shard_samples)
         self._window_samples = window_samples
         self._seed = seed
-        self._layout = lru_cache(maxsize=2)(self._compute_layout)
-        self._block = lru_cache(maxsize=2)(self._compute_block)
+        self._lanes = lanes
+        self._growth = growth
+        self._bounds = [0, *(grown.num_samples for grown in growth), self.size]
+        self._pieces = lru_cache(maxsize=lanes)(self._deal)
+        self._spans = [self._spans_of(lane) for lane in range(lanes)]
+        self._layout = lru_cache(maxsize=2 * lanes)(self._lay_out)
+        self._windows: list[_Window | None] = [None] * lanes
 
-    def rows(self, position: int, count: int) -> tuple[Int64, Int64]:
-        """Return the (count,) rows and repeats at positions `position` .. `position + count - 1`."""
-        parts = []
-        while count > 0:
-            number, skip = divmod(position, BLOCK)
-            rows, repeats = self._block(number)
-            taken = min(count, BLOCK - skip)
-            parts.append((rows[skip : skip + taken], repeats[skip : skip + taken]))
-            position += taken
-            count -= taken
-        if not parts:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        rows, repeats = zip(*parts, strict=True)
-        return np.concatenate(rows), np.concatenate(repeats)
-
-    def _compute_block(self, number: int) -> tuple[Int64, Int64]:
-        """Return the rows and repeats of one aligned block of positions."""
-        positions = np.arange(number * BLOCK, (number + 1) * BLOCK)
-        repeats, places = np.divmod(positions, self.size)
-        rows = np.empty(BLOCK, dtype=np.int64)
-        for repeat in np.unique(repeats):
-            here = repeats == repeat
-            rows[here] = self._rows_of(int(repeat), places[here])
+    def rows(self, position: int, count: int, lane: int = 0) -> tuple[Int64, Int64]:
+        """Return the (count,) rows and repeats at positions `position` .. `position + count - 1` of a lane."""
+        rows = np.empty(count, dtype=np.int64)
+        repeats = np.empty(count, dtype=np.int64)
+        done = 0
+        while done < count:
+            window = self._windows[lane]
+            if window is None or not window.start <= position + done < window.end:
+                window = self._windows[lane] = self._window(lane, position + done)
+            taken = min(count - done, window.end - position - done)
+            rows[done : done + taken] = window.read(position + done, taken)
+            repeats[done : done + taken] = window.repeat
+            done += taken
         return rows, repeats
 
-    def _rows_of(self, repeat: int, places: Int64) -> Int64:
-        """Return the rows at `places` (n,) of one repeat."""
-        layout = self._layout(repeat)
-        window_of = np.searchsorted(layout.windows, places, side="right") - 1
-        shuffled_places = np.empty_like(places)
-        for window in np.unique(window_of):
-            here = window_of == window
-            start, end = layout.windows[window : window + 2].tolist()
-            key = key_of(self._seed, self.name, repeat, "window", window)
-            shuffled_places[here] = start + permute(places[here] - start, end - start, key)
-        slot = np.searchsorted(layout.starts, shuffled_places, side="right") - 1
-        rows: Int64 = self._shard_starts[layout.shards[slot]] + shuffled_places - layout.starts[slot]
-        return rows
+    def lane_size(self, lane: int) -> int:
+        """Return the rows of a repeat in one lane."""
+        return self._spans[lane][-1].size
 
-    def _compute_layout(self, repeat: int) -> _Layout:
-        shards = shuffled(len(self._shard_samples), key_of(self._seed, self.name, repeat, "shards"))
-        starts = shard_starts(self._shard_samples[shards])
-        return _Layout(shards, starts, _windows(starts, self._window_samples))
+    def _deal(self, lane: int) -> list[tuple[Int64, Int64]]:
+        """Return a lane's pieces of each part: first rows and row counts.
+
+        A part's shards are put in a random order once and for ever, and the line is cut into equal lanes.
+        """
+        parts = []
+        for number, (low, high) in enumerate(zip(self._bounds[:-1], self._bounds[1:], strict=True)):
+            first, last = np.searchsorted(self._shard_starts, [low, high]).tolist()
+            own = self._shard_starts[first : last + 1]
+            order = np.arange(last - first)
+            if self._lanes > 1:
+                order = shuffled(last - first, key_of(self._seed, self.name, "deal", number))
+            ends = np.cumsum(np.diff(own)[order])
+            begin, end = lane_bounds(high - low, self._lanes)[lane : lane + 2]
+            starts = ends - np.diff(own)[order]
+            held = (ends > begin) & (starts < end)
+            skipped = np.maximum(begin - starts[held], 0)
+            counts = np.minimum(ends[held], end) - starts[held] - skipped
+            parts.append((own[:-1][order][held] + skipped, counts))
+        return parts
+
+    def _spans_of(self, lane: int) -> list[_Span]:
+        """Return how a lane is read: repeats over what there was, the rest of what came then, repeats over all."""
+        sizes = [
+            int(np.diff(lane_bounds(high - low, self._lanes))[lane])
+            for low, high in zip(self._bounds[:-1], self._bounds[1:], strict=True)
+        ]
+        spans = []
+        start = repeat = 0
+        for number, grown in enumerate(self._growth, start=1):
+            position = grown.positions[lane]
+            size = sum(sizes[:number])
+            if position > start:
+                passes = -(-(position - start) // size)
+                spans.append(_Span(start, size, repeat, (0, number)))
+                start, repeat = start + passes * size, repeat + passes
+            if position < start:  # within a repeat: what was added belongs to it and is read at its end
+                spans.append(_Span(start, sizes[number], repeat - 1, (number, number + 1)))
+                start += sizes[number]
+        spans.append(_Span(start, sum(sizes), repeat, (0, len(sizes))))
+        return [span for span in spans if span.size]
+
+    def _window(self, lane: int, position: int) -> _Window:
+        spans = self._spans[lane]
+        number = bisect_right(spans, position, key=lambda span: span.start) - 1
+        turn = (position - spans[number].start) // spans[number].size
+        layout = self._layout(lane, number, turn)
+        place = position - layout.start
+        at = bisect_right(layout.windows, place) - 1
+        low, high = layout.windows[at : at + 2]
+        first, last = np.searchsorted(layout.starts, [low, high]).tolist()
+        starts = layout.starts[first : last + 1] - low
+        shifts = layout.rows[first:last] - starts[:-1]
+        repeat = spans[number].repeat + turn
+        key = key_of(self._seed, self.name, lane, *spans[number].parts, repeat, "window", at)
+        rows = None
+        if high - low <= SMALL:
+            places = shuffled(high - low, key)
+            rows = places + shifts[np.searchsorted(starts[1:], places, side="right")]
+        sides = grid(high - low)
+        ends = np.ascontiguousarray(starts[1:])
+        return _Window(layout.start + low, layout.start + high, repeat, key, sides, ends, shifts, rows)
+
+    def _lay_out(self, lane: int, number: int, turn: int) -> _Layout:
+        span = self._spans[lane][number]
+        first, last = span.parts
+        rows, counts = (np.concatenate(parts) for parts in zip(*self._pieces(lane)[first:last], strict=True))
+        order = shuffled(len(rows), key_of(self._seed, self.name, lane, *span.parts, span.repeat + turn, "shards"))
+        starts = shard_starts(counts[order])
+        return _Layout(span.start + turn * span.size, rows[order], starts, cut_windows(starts, self._window_samples))
 
 
-def _windows(starts: Int64, window_samples: int) -> Int64:
-    """Cut shards that start at `starts` (S + 1,) into windows; return the places where these start.
+def cut_windows(starts: Int64, window_samples: int) -> list[int]:
+    """Cut shards that start at `starts` (S + 1,) into windows; return the places where these start, and the end.
 
     A window closes with the shard that fills it.
     """
+    places = starts.tolist()
     cuts = [0]
-    while cuts[-1] < starts[-1]:
-        filled = int(np.searchsorted(starts, cuts[-1] + window_samples))
-        cuts.append(int(starts[min(filled, len(starts) - 1)]))
-    return np.array(cuts, dtype=np.int64)
+    while cuts[-1] < places[-1]:
+        filled = bisect_right(places, cuts[-1] + window_samples - 1)
+        cuts.append(places[min(filled, len(places) - 1)])
+    return cuts

@@ -1,75 +1,84 @@
-"""The global batches of a plan, one after the other, and each rank's slice of them."""
+"""The walk through a plan: batches decided ahead, given to a rank, consumed, and weights that change on the way."""
 
 from __future__ import annotations
 
+import dataclasses
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from torch.utils.data import DistributedSampler
 
 from mixstream.errors import MixtureError, StateError
-from mixstream.loader.order import StreamOrder, key_of, shuffled
+from mixstream.loader.batches import Decided, Draws, GlobalOrder
 from mixstream.loader.state import LoaderState
-from mixstream.mixture.ledger import Ledger, draw, open_ledger, reweigh
-from mixstream.mixture.plan import Plan
+from mixstream.mixture.ledger import Ledger, open_ledger
 from mixstream.mixture.simplex import check_weights
-from mixstream.streams.index import Int64
+
+DECIDED_ROWS = 1024  # decided at a time, while weights stay: enough to make numpy's calls cheap
+Weights = Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Draws of one batch, or of a rank's part of it; n rows.
+class Walk:
+    """The batches of an order from a ledger on, decided some at a time, and each ledger on the way.
 
-    Attributes:
-        stream: (n,) place of the stream in the plan.
-        sample: (n,) row in the stream.
-        repeat: (n,) how often the row was drawn before.
+    Deciding reads nothing, so it may run ahead of what weights allow: `change` takes back what it overtakes.
     """
 
-    stream: Int64
-    sample: Int64
-    repeat: Int64
+    def __init__(self, order: GlobalOrder, ledger: Ledger, pending: Mapping[int, Weights]) -> None:
+        """Begin before the ledger's batch; `pending` weights, by batch, are looked up as they come."""
+        self._order = order
+        self._start = ledger
+        self._pending = pending
+        self._blocks: deque[Decided] = deque()  # each from where the one before ends
+        self._most = 1
+        self.decided: Callable[[Draws], object] | None = None  # called with the draws of every block
 
-    def take(self, rows: Int64 | slice) -> Draws:
-        """Return some of the draws."""
-        return Draws(self.stream[rows], self.sample[rows], self.repeat[rows])
-
-
-class GlobalOrder:
-    """Global batch b of a plan, given the ledger before it: pure, the same on every rank (M4)."""
-
-    def __init__(self, plan: Plan, orders: Sequence[StreamOrder]) -> None:
-        """Join the orders of the plan's streams."""
-        self.plan = plan
-        self.terms = plan.terms
-        self._orders = orders
-
-    def batch(self, ledger: Ledger) -> tuple[Draws, Ledger] | None:
-        """Return the draws of the ledger's next batch and the ledger after it, or None at the end.
-
-        Streams are dealt to the batch's rows at random, so that every rank's and every microbatch's share is
-        a fair sample (M10); each stream's own draws stay in their order (M2).
-        """
-        drawn = draw(ledger, self.terms)
-        if drawn is None:
+    def draws(self, batch: int, most: int) -> Draws | None:
+        """Return the draws of `batch` and the next ones, (batches, B): up to `most`; None at the end of the run."""
+        while (len(self._blocks) < 2 or self._blocks[-2].end <= batch) and self._decide():
+            pass  # one block further than asked for
+        block = next((block for block in self._blocks if batch < block.end), None)
+        if block is None:
             return None
-        counts, after = drawn
-        places = shuffled(self.plan.batch_size, key_of(self.plan.seed, "batch", ledger.batch))
-        stream = np.repeat(np.arange(len(counts)), counts)[places]
-        by_stream = np.argsort(stream, kind="stable")
-        sample = np.empty_like(stream)
-        repeat = np.empty_like(stream)
-        own = [order.rows(int(ledger.drawn[i]), int(counts[i])) for i, order in enumerate(self._orders)]
-        sample[by_stream] = np.concatenate([rows for rows, _ in own])
-        repeat[by_stream] = np.concatenate([repeats for _, repeats in own])
-        return Draws(stream, sample, repeat), after
+        first = batch - block.ledger.batch
+        return block.draws.take(slice(first, first + most))
 
-    def reweigh(self, ledger: Ledger, weights: Mapping[str, float]) -> Ledger:
-        """Return the ledger with new weights from its next batch on."""
-        return reweigh(ledger, self.terms, check_weights(weights, self.plan.streams))
+    def ledger(self, batch: int) -> Ledger:
+        """Return the ledger before a batch that has been decided, or after the last of them."""
+        if batch == self._start.batch:
+            return self._start
+        return self._order.after(next(block for block in self._blocks if batch <= block.end), batch)
+
+    def change(self, batch: int) -> None:
+        """Take back what was decided from a batch on, since its weights have changed."""
+        while self._blocks and self._blocks[-1].end > batch:
+            block = self._blocks.pop().before(batch)
+            if len(block.counts):
+                self._blocks.append(block)
+
+    def forget(self, batch: int) -> None:
+        """Forget what comes before a batch."""
+        while self._blocks and self._blocks[0].end < batch:
+            self._start = self._order.after(self._blocks.popleft())
+
+    def _decide(self) -> bool:
+        """Decide the next block; return whether there was one."""
+        ledger = self._order.after(self._blocks[-1]) if self._blocks else self._start
+        if ledger.batch in self._pending:
+            ledger = self._order.reweigh(ledger, self._pending[ledger.batch])
+            self._most = 1
+        changes = [batch - ledger.batch for batch in self._pending if batch > ledger.batch]
+        block = self._order.decide(ledger, min([self._most, *changes]))
+        if block is None:
+            return False
+        self._most = min(2 * self._most, max(1, DECIDED_ROWS // self._order.plan.batch_size))
+        self._blocks.append(block)
+        if self.decided is not None:
+            self.decided(block.draws)
+        return True
 
 
 class MixtureSampler(DistributedSampler[Any]):
@@ -94,26 +103,21 @@ class MixtureSampler(DistributedSampler[Any]):
         self._order = order
         self._slice = slice(rank * size, (rank + 1) * size)
         self._weight_lag = weight_lag
-        self._pending: dict[int, Mapping[str, float]] = {}
-        self._ledgers = {0: open_ledger(plan.shares, order.terms)}
-        self.consumed = 0
-        self.ended = False
-        self.walk = 0  # number of the iteration that is going on: older ones are stale
-        self.origin = 0  # batches consumed before the trainer's own count began
+        self.walks = 0  # iterations begun: older ones are stale
+        self.load(LoaderState(open_ledger(order.terms)), samples_before=0)
 
     def __iter__(self) -> Iterator[Draws]:
         """Yield this rank's draws from the next batch to consume to the end."""
-        ledger = self._ledgers[self.consumed]
-        ledgers = self._ledgers = {ledger.batch: ledger}  # its own: a stale walk spoils no other's
-        while True:
-            if ledger.batch in self._pending:
-                ledger = self._order.reweigh(ledger, self._pending[ledger.batch])
-            step = self._order.batch(ledger)
-            if step is None:
-                return
-            draws, ledger = step
-            ledgers[ledger.batch] = ledger
-            yield draws.take(self._slice)
+        walk = self.start()
+        batch = self.consumed
+        while (draws := self.draw(walk, batch, 1)) is not None:
+            yield draws.take(0)
+            batch += 1
+
+    def start(self) -> Walk:
+        """Begin a walk at the next batch to consume; the one before is stale."""
+        self._walk = Walk(self._order, self.ledger(), self._pending)
+        return self._walk
 
     def __len__(self) -> int:
         return self._order.plan.num_batches
@@ -121,14 +125,22 @@ class MixtureSampler(DistributedSampler[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Do nothing: one run is one epoch."""
 
+    def draw(self, walk: Walk, batch: int, most: int) -> Draws | None:
+        """Return this rank's draws of `batch` and the next ones, (batches, rows): up to `most`; None at the end."""
+        # The batch before is kept: a checkpoint within a batch describes the state before that batch.
+        walk.forget(self.consumed - 1)
+        for past in [past for past in self._pending if past < self.consumed - 1]:
+            del self._pending[past]
+        draws = walk.draws(batch, most)
+        return None if draws is None else self.part(draws)
+
+    def part(self, draws: Draws) -> Draws:
+        """Return this rank's part of draws (batches, B)."""
+        return Draws(*(np.ascontiguousarray(column[:, self._slice]) for column in draws))
+
     def consume(self) -> None:
         """Note that the training loop has been handed one more batch."""
         self.consumed += 1
-        # The batch before is kept: a checkpoint within a batch describes the state before that batch.
-        for batch in [batch for batch in self._ledgers if batch < self.consumed - 1]:
-            del self._ledgers[batch]
-        for batch in [batch for batch in self._pending if batch < self.consumed - 1]:
-            del self._pending[batch]
 
     def set_weights(self, weights: Mapping[str, float], at_batch: int | None) -> int:
         """Note weights that act from a global batch on; see `MixtureLoader.set_weights`."""
@@ -148,43 +160,50 @@ class MixtureSampler(DistributedSampler[Any]):
         at_batch = operator.index(at_batch)
         if at_batch < num_batches:
             self._pending[at_batch] = {name: float(weight) for name, weight in weights.items()}
+            self._walk.change(at_batch)
         return at_batch
 
     def ledger(self, consumed: int | None = None) -> Ledger:
         """Return the ledger after `consumed` batches: all that were handed out, or one fewer."""
-        return self._ledgers[self.consumed if consumed is None else consumed]
+        return self._walk.ledger(self.consumed if consumed is None else consumed)
 
     def state(self, consumed: int | None = None) -> LoaderState:
         """Return the state after `consumed` batches, with the weights that act there or later."""
         ledger = self.ledger(consumed)
-        return LoaderState(
-            ledger, {batch: weights for batch, weights in self._pending.items() if batch >= ledger.batch}
+        return dataclasses.replace(
+            self._loaded,
+            ledger=ledger,
+            samples=self._loaded.samples + (ledger.batch - self._loaded.ledger.batch) * self._order.plan.batch_size,
+            pending={batch: weights for batch, weights in self._pending.items() if batch >= ledger.batch},
         )
 
-    def trained_within(self, num_batches: int) -> bool:
-        """Return whether a trainer that has trained `num_batches` of its own is within a batch.
+    def trained_within(self, num_samples: int) -> bool:
+        """Return whether a trainer that has trained `num_samples` of its own is within a batch.
 
         The loader has then handed out one more. At the end of an epoch Composer has set its count back to 0.
 
         Raises:
             StateError: the trainer's count fits neither: batches were handed out and not trained on.
         """
-        trained = num_batches + self.origin
+        start = self._loaded.ledger.batch
+        trained = start + (num_samples - self._samples_before) // self._order.plan.batch_size
         ended = self.consumed >= self.ledger().end_batch
-        if trained == self.consumed or (num_batches == 0 and ended):
+        if trained == self.consumed or (num_samples == 0 and ended):
             return False
         if trained == self.consumed - 1:
             return True
         raise StateError(
-            f"the trainer has trained {num_batches} batches, the loader has handed out {self.consumed}: batches were "
+            f"the trainer has trained {trained} batches, the loader has handed out {self.consumed}: batches were "
             f"skipped (a second `fit` in Composer does: give its Trainer spin_dataloaders=False)"
         )
 
-    def load(self, state: LoaderState, origin: int) -> None:
-        """Continue from a state; `origin` batches of it are not in the trainer's own count."""
-        self.consumed = state.ledger.batch
-        self.origin = origin
-        self.ended = False
-        self.walk += 1
-        self._ledgers = {self.consumed: state.ledger}
+    def load(self, state: LoaderState, samples_before: int) -> None:
+        """Continue from a state; a trainer's own count has come to `samples_before` there."""
+        self._order = self._order.grown(state.growth)
+        self._loaded = state
+        self._samples_before = samples_before
         self._pending = dict(state.pending)
+        self._walk = Walk(self._order, state.ledger, self._pending)
+        self.consumed = state.ledger.batch
+        self.ended = False
+        self.walks += 1

@@ -15,11 +15,12 @@ from pydantic import Field
 
 from mixstream.errors import FormatError, StateError
 from mixstream.formats import FileModel, parse, parse_json
+from mixstream.loader.order import Growth
 from mixstream.mixture.apportion import UNIT
 from mixstream.mixture.ledger import Ledger
 from mixstream.mixture.plan import Plan
 from mixstream.mixture.simplex import check_weights
-from mixstream.streams.manifest import MAX_COUNT, Count
+from mixstream.streams.manifest import MAX_COUNT, Count, Positive
 
 Signed = Annotated[int, Field(ge=-MAX_COUNT, le=MAX_COUNT)]
 PendingWeights = Mapping[int, Mapping[str, float]]
@@ -31,39 +32,76 @@ class LoaderState:
 
     Attributes:
         ledger: the position before the next batch to consume.
+        samples: samples consumed, of streams that are gone too; batch x batch size, unless the plan was changed
+            on the way.
         pending: {global batch at which they act: weights}.
+        growth: how streams have grown on the way, by name.
+        dropped: where streams were that the plan has no more, by name.
     """
 
     ledger: Ledger
+    samples: int = 0
     pending: PendingWeights = field(default_factory=dict)
+    growth: Mapping[str, tuple[Growth, ...]] = field(default_factory=dict)
+    dropped: Mapping[str, DroppedStream] = field(default_factory=dict)
 
 
-class _SavedState(FileModel):
+class SavedGrowth(FileModel):
+    """A `Growth` as JSON."""
+
+    num_samples: Positive
+    positions: tuple[Count, ...]
+
+
+class DroppedStream(FileModel):
+    """Where a stream was when the plan was changed to one without it.
+
+    Attributes:
+        num_samples, fingerprint: the stream as it was.
+        cursors: draws in each lane.
+        growth: how it had grown.
+    """
+
+    num_samples: Positive
+    fingerprint: str
+    cursors: tuple[Count, ...]
+    growth: tuple[SavedGrowth, ...]
+
+
+class SavedState(FileModel):
     """The JSON of a state."""
 
     format: Literal["mixstream.state"]
     version: Literal[1]
     batch: Count
+    samples: Count
     end_batch: Count
-    drawn: tuple[Count, ...]
+    scheduled: bool
+    cursors: tuple[tuple[Count, ...], ...]
     owed: tuple[Signed, ...]
     shares: tuple[Count, ...]
     pending: tuple[tuple[Count, dict[str, float]], ...]
+    growth: dict[str, tuple[SavedGrowth, ...]]
+    dropped: dict[str, DroppedStream]
     plan: dict[str, Any]
 
 
 def dump_state(state: LoaderState, plan: Plan) -> str:
     """Return a state as one JSON string that names the plan's streams, sizes and fingerprints."""
     ledger = state.ledger
-    saved = _SavedState(
+    saved = SavedState(
         format="mixstream.state",
         version=1,
         batch=ledger.batch,
+        samples=state.samples,
         end_batch=ledger.end_batch,
-        drawn=tuple(ledger.drawn.tolist()),
+        scheduled=ledger.scheduled,
+        cursors=tuple(tuple(lane) for lane in ledger.cursors.tolist()),
         owed=tuple(ledger.owed.tolist()),
         shares=tuple(ledger.shares.tolist()),
         pending=tuple(sorted((batch, dict(weights)) for batch, weights in state.pending.items())),
+        growth={name: tuple(_saved_growth(grown) for grown in growth) for name, growth in state.growth.items()},
+        dropped=dict(state.dropped),
         plan=plan.identity,
     )
     return saved.model_dump_json()
@@ -75,41 +113,63 @@ def parse_state(text: str, plan: Plan) -> LoaderState:
     Raises:
         StateError: it is no such state, or one of another plan: the difference is told.
     """
-    try:
-        if not isinstance(text, str):
-            raise FormatError(f"{type(text).__name__}, expected the string that state_dict() returned")
-        remedy = "load one that state_dict() returned"
-        saved = parse(_SavedState, parse_json(text, "it", remedy), "it", remedy)
-    except FormatError as problem:
-        raise StateError(f"not a state of mixstream's loader: {problem}") from None
-    differences = _differences(saved.plan, plan.identity)
-    differences.sort(key=lambda told: not told.endswith(("is gone", "is new")))  # what explains the others
+    saved = read_state(text)
+    differences = state_differences(saved, plan)
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise StateError(
             f"the state belongs to another plan: {'; '.join(differences[:3])}{more}; resume with the plan it "
-            f"was saved under, or start anew in another folder"
+            f"was saved under, start anew in another folder, or carry it over (migrate)"
         )
-    _check_account(saved, plan)
+    check_account(saved, plan)
     ledger = Ledger(
         batch=saved.batch,
         end_batch=saved.end_batch,
-        drawn=np.array(saved.drawn, dtype=np.int64),
+        cursors=np.array(saved.cursors, dtype=np.int64),
         owed=np.array(saved.owed, dtype=np.int64),
         shares=np.array(saved.shares, dtype=np.int64),
+        scheduled=saved.scheduled,
     )
-    return LoaderState(ledger, dict(saved.pending))
+    growth = {name: tuple(_growth(grown) for grown in own) for name, own in saved.growth.items()}
+    return LoaderState(ledger, saved.samples, dict(saved.pending), growth, saved.dropped)
 
 
-def _check_account(saved: _SavedState, plan: Plan) -> None:
+def read_state(text: str) -> SavedState:
+    """Return what a state says, of whatever plan.
+
+    Raises:
+        StateError: it is no state.
+    """
+    try:
+        if not isinstance(text, str):
+            raise FormatError(f"{type(text).__name__}, expected the string that state_dict() returned")
+        remedy = "load one that state_dict() returned"
+        return parse(SavedState, parse_json(text, "it", remedy), "it", remedy)
+    except FormatError as problem:
+        raise StateError(f"not a state of mixstream's loader: {problem}") from None
+
+
+def state_differences(saved: SavedState, plan: Plan) -> list[str]:
+    """Return in what a state's plan differs from `plan`, a sentence each; what explains the others comes first."""
+    return sorted(_differences(saved.plan, plan.identity), key=lambda told: not told.endswith(("is gone", "is new")))
+
+
+def check_account(saved: SavedState, plan: Plan) -> None:
     """Refuse an account that no run of the plan can have come to.
 
     Raises:
         StateError: telling what does not add up.
     """
+    read = sum(map(sum, saved.cursors)) + sum(sum(stream.cursors) for stream in saved.dropped.values())
+    lanes = {len(saved.cursors), *(len(stream.cursors) for stream in saved.dropped.values())}
+    lanes |= {len(grown.positions) for growth in saved.growth.values() for grown in growth}
+    streams = {len(saved.owed), len(saved.shares), *map(len, saved.cursors)}
     told = {
-        "streams counted": ({len(saved.drawn), len(saved.owed), len(saved.shares)}, {len(plan.streams)}),
-        "draws": (sum(saved.drawn), saved.batch * plan.batch_size),
+        "streams counted": (streams, {len(plan.streams)}),
+        "lanes": (lanes, {plan.lanes}),
+        "streams that have grown": (set(saved.growth) <= set(plan.streams), True),
+        "draws": (read, saved.samples),
+        "samples of its batches": (0 <= saved.batch * plan.batch_size - saved.samples < plan.batch_size, True),
         "units owed": (sum(saved.owed), 0),
         "units of shares": (sum(saved.shares), UNIT),
         "batches up to its end": (saved.batch <= saved.end_batch <= plan.num_batches, True),
@@ -121,6 +181,14 @@ def _check_account(saved: _SavedState, plan: Plan) -> None:
         check_weights(weights, plan.streams)
         if not saved.batch <= batch < plan.num_batches:
             raise StateError(f"the state has weights for batch {batch} of a run at {saved.batch}; it is damaged")
+
+
+def _saved_growth(growth: Growth) -> SavedGrowth:
+    return SavedGrowth(num_samples=growth.num_samples, positions=growth.positions)
+
+
+def _growth(saved: SavedGrowth) -> Growth:
+    return Growth(saved.num_samples, saved.positions)
 
 
 def _differences(saved: Any, here: Any, where: str = "") -> list[str]:

@@ -23,6 +23,7 @@ from mixstream.mixture.budget import (
     share_caps,
     shares_within,
 )
+from mixstream.mixture.lanes import lane_limits
 from mixstream.mixture.ledger import Terms
 from mixstream.mixture.simplex import Float64
 from mixstream.mixture.weights import WeightsSpec, resolve_weights
@@ -104,7 +105,7 @@ class Plan(FileModel):
     budget_tokens: Positive
     floor: Share
     window_samples: Positive
-    lanes: Literal[1]
+    lanes: Positive
     seed: Count
     entries: Annotated[tuple[PlannedStream, ...], Field(min_length=1)]
 
@@ -148,7 +149,8 @@ class Plan(FileModel):
         """What the ledger of a run must keep to."""
         budgets = [entry.max_repeats for entry in self.entries]
         limits = draw_limits(self.sizes, budgets, self.num_batches * self.batch_size)
-        return Terms(self.batch_size, self.num_batches, limits, self.floor)
+        lanes = lane_limits(self.sizes, budgets, self.lanes)
+        return Terms(self.batch_size, self.num_batches, limits, lanes, self.floor, ((0, self.shares),))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -261,7 +263,7 @@ def build_plan(
         budget_tokens=budget_tokens,
         floor=floor,
         window_samples=window_samples,
-        lanes=1,
+        lanes=lanes,
         seed=seed,
         entries=tuple(
             PlannedStream(
@@ -309,8 +311,6 @@ def _check_options(
         )
     if schedule is not None:
         raise MixtureError("schedule: this version keeps a plan's proportions for the whole run; leave it out")
-    if lanes != 1:
-        raise MixtureError(f"lanes={lanes}: this version has one lane; leave it out")
     if batch_size > MAX_BATCH_SIZE:
         raise MixtureError(f"batch_size={batch_size}; expected 1 to {MAX_BATCH_SIZE:,}")
 

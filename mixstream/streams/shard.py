@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,22 @@ class Shard:
     def num_samples(self) -> int:
         """Rows in the shard."""
         return len(self._offsets) - 1
+
+    @property
+    def address(self) -> int:
+        """Where the file is mapped in memory."""
+        return self._data.ctypes.data
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of a token."""
+        return self._column.dtype.itemsize
+
+    @cached_property
+    def token_offsets(self) -> Int64:
+        """Bytes from the file's beginning to each sample's tokens, (n,)."""
+        assert self._rows is not None, "TODO"
+        return self._offsets[:-1] + (self._column.start or 0)
 
     def read(self, rows: Int64) -> Tokens:
         """Return the tokens of `rows` (n,) as an (n, sequence_length) array of the type on disk.

@@ -57,9 +57,10 @@ def test_a_state_is_small_and_starting_from_it_costs_nothing(catalog):
     fresh_bytes = len(loader.state_dict())
     batch = 1_500_000
     state["batch"] = batch
-    state["drawn"] = [int(p * batch * 12) for p in plan.proportions]
-    state["drawn"][0] += batch * 12 - sum(state["drawn"])
-    state["owed"] = [int(s) * batch * 12 - d * UNIT for s, d in zip(plan.shares, state["drawn"], strict=True)]
+    drawn = [int(p * batch * 12) for p in plan.proportions]
+    drawn[0] += batch * 12 - sum(drawn)
+    state["owed"] = [int(s) * batch * 12 - d * UNIT for s, d in zip(plan.shares, drawn, strict=True)]
+    state |= {"cursors": [drawn], "samples": batch * 12}
     loader.load_state_dict(json.dumps(state))
     assert len(loader.state_dict()) < fresh_bytes + 200
     assert fresh_bytes < 4000
@@ -150,12 +151,15 @@ def test_what_is_no_state_is_refused(catalog, state):
     [
         ({"batch": -3}, "not a state"),
         ({"batch": "3"}, "not a state"),
-        ({"batch": 3}, "draws are 0, expected 36"),
+        ({"batch": 3}, "samples of its batches are False"),
+        ({"samples": 3}, "draws are 0, expected 3"),
+        ({"cursors": [[0] * 5, [0] * 5]}, r"lanes are \{2\}, expected \{1\}"),
+        ({"growth": {"la.new": []}}, "streams that have grown"),
         ({"end_batch": 10**9}, "batches up to its end"),
-        ({"drawn": [1]}, "streams counted"),
+        ({"cursors": [[1]]}, "streams counted"),
         ({"owed": [1, 0, 0, 0, 0]}, "units owed are 1, expected 0"),
         ({"shares": [0] * 5}, "units of shares are 0"),
-        ({"drawn": [2**70] * 5}, "not a state"),
+        ({"cursors": [[2**70] * 5]}, "not a state"),
         ({"owed": [2**70, -(2**70), 0, 0, 0]}, "not a state"),
         ({"pending": [[5, {"ca.tales": 1.0}]]}, "no weight for"),
         ({"pending": [[99, OTHER]]}, "weights for batch 99"),

@@ -10,22 +10,23 @@ from hypothesis import strategies as st
 
 from mixstream import build_plan
 from mixstream.errors import BudgetError
-from mixstream.mixture.apportion import UNIT
-from mixstream.mixture.ledger import draw, open_ledger, reweigh
+from mixstream.kernels import native
+from mixstream.mixture.apportion import UNIT, to_units
+from mixstream.mixture.ledger import Ledger, Terms, advance, draw, draw_slowly, open_ledger, reweigh
 
 
 def run(plan, changes):
     """Walk a plan, with weights (K,) that change at given batches; return all ledgers."""
-    ledgers = [open_ledger(plan.shares, plan.terms)]
+    ledgers = [open_ledger(plan.terms)]
     while True:
         ledger = ledgers[-1]
         if ledger.batch in changes:
             ledger = reweigh(ledger, plan.terms, changes[ledger.batch])
             ledgers[-1] = ledger
-        step = draw(ledger, plan.terms)
-        if step is None:
+        counts = draw(ledger, plan.terms)
+        if not len(counts):
             return ledgers
-        ledgers.append(step[1])
+        ledgers.append(advance(ledger, plan.terms, counts))
 
 
 @settings(max_examples=150)
@@ -78,7 +79,7 @@ def test_a_run_ends_where_the_streams_with_weight_are_spent():
     spent_at = ledgers[20].drawn[0]
     assert ledgers[-1].drawn[0] == 40
     assert ledgers[-1].batch == 20 + (40 - spent_at) // 2
-    assert draw(ledgers[-1], plan.terms) is None
+    assert len(draw(ledgers[-1], plan.terms)) == 0
 
 
 def test_a_change_again_to_the_same_weights_changes_nothing():
@@ -91,3 +92,44 @@ def test_a_change_again_to_the_same_weights_changes_nothing():
     twice = reweigh(once, plan.terms, weights)
     assert once.shares.tolist() == twice.shares.tolist()
     assert once.end_batch == twice.end_batch
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_the_kernel_draws_as_the_definition_does(data):
+    """Counts to the last draw: any shares, debts, lanes and limits, tight ones too."""
+    assert native is not None, "the kernels were not built: is there a C compiler?"
+    lanes = data.draw(st.sampled_from([1, 1, 2, 4]))
+    count = data.draw(st.integers(1, 9))
+    batch_size = lanes * data.draw(st.integers(1, 12))
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    weights = rng.dirichlet(np.full(count, data.draw(st.sampled_from([0.1, 1.0, 50.0]))))
+    weights[rng.random(count) < data.draw(st.sampled_from([0, 0.3]))] = 0
+    weights = weights / weights.sum() if weights.sum() else np.full(count, 1 / count)
+    none, whole = np.zeros(count, np.int64), np.full(count, UNIT)
+    shares = to_units(weights, none, whole)
+    owed = (rng.normal(size=count) * UNIT * data.draw(st.sampled_from([0, 0.5, 3]))).astype(np.int64)
+    owed[0] -= owed.sum()
+    cursors = rng.integers(0, 5, (lanes, count))
+    tight = data.draw(st.booleans())
+    limits = cursors.sum(axis=0) + (rng.integers(0, 40, count) if tight else 10**9)
+    lane_limits = cursors + (rng.integers(0, 12, (lanes, count)) if tight else 10**9)
+    terms = Terms(batch_size, 25, limits, lane_limits, 0.0, ((0, shares),))
+    ledger = Ledger(0, 25, cursors, owed, shares)
+    expected = draw_slowly(ledger, terms, 25)
+    assert draw(ledger, terms, 25).tolist() == expected.tolist()
+    drawn = cursors + expected.sum(axis=0)
+    assert (drawn <= lane_limits).all()
+    assert (drawn.sum(axis=0) <= limits).all()
+    assert (expected.sum(axis=2) == batch_size // lanes).all()
+
+
+def test_a_long_schedule_of_many_streams_is_drawn_alike():
+    rng = np.random.default_rng(1)
+    weights = 1 / np.arange(1, 301) ** 1.2
+    none, whole = np.zeros(300, np.int64), np.full(300, UNIT)
+    shares = to_units(weights / weights.sum(), none, whole)
+    limits = np.full(300, 10**9)
+    terms = Terms(16, 60, limits, limits[None], 0.0, ((0, shares),))
+    ledger = Ledger(0, 60, rng.integers(0, 3, (1, 300)), none, shares)
+    assert draw(ledger, terms, 60).tolist() == draw_slowly(ledger, terms, 60).tolist()

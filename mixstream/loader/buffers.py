@@ -1,0 +1,33 @@
+"""Memory for batches, used again as soon as no tensor needs it: fresh memory costs as much as reading into it."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import torch
+
+from mixstream.streams.index import Int64
+
+MAX_IDLE = 4
+_OWN_REFERENCES = 3  # of the list, the loop and getrefcount
+
+
+class Buffers:
+    """A few arrays of one size; a tensor made of one holds a reference to it as long as any view of it lives."""
+
+    def __init__(self) -> None:
+        """Hold none yet."""
+        self._arrays: list[Int64] = []
+
+    def get(self, shape: tuple[int, ...], pinned: bool = False) -> Int64:
+        """Return memory that nothing else refers to; page-locked memory is torch's to keep."""
+        if pinned:
+            pages: Int64 = torch.empty(shape, dtype=torch.int64, pin_memory=True).numpy()
+            return pages
+        for array in self._arrays:
+            if array.shape == shape and sys.getrefcount(array) == _OWN_REFERENCES:
+                return array
+        array = np.empty(shape, dtype=np.int64)
+        self._arrays = [*self._arrays[1 - MAX_IDLE :], array]
+        return array

@@ -1,0 +1,172 @@
+"""Draws to tokens: one gather of all rows of a batch, from the shards that are mapped now."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from mixstream.errors import ShardError
+from mixstream.kernels import native
+from mixstream.streams.catalog import Stream
+from mixstream.streams.index import Int64
+from mixstream.streams.shard import TOKEN_DTYPES, Shard, shard_starts
+
+# Mapped at a time. A compiled map holds no file descriptor; one of Python does, and 1024 is a common limit.
+MAX_OPEN_SHARDS = 8192 if native else 256
+CLOSED = -2  # what a gather returns where a shard is not open
+_NOTHING = np.empty((0, 0), dtype=np.int64)
+
+
+class TokenReader:
+    """Reads samples of several streams into one array.
+
+    The shards of all streams are numbered through; S of them, where a sample lies is found for a whole batch at once.
+    """
+
+    def __init__(self, streams: Sequence[Stream], sequence_length: int, vocab_size: int | None = None) -> None:
+        """Read `streams` at a length that divides the stored one; tokens are below `vocab_size`, where it is known."""
+        self._streams = streams
+        self._length = sequence_length
+        self._limit = vocab_size or 1 << 63
+        self._parts = streams[0].sequence_length // sequence_length
+        counts = [len(stream.index.files) for stream in streams]
+        self._first_shard = np.cumsum([0, *counts])
+        self._starts = shard_starts(np.concatenate([stream.index.shard_samples for stream in streams]) * self._parts)
+        self._dtype = np.repeat(
+            np.array([TOKEN_DTYPES.index(stream.column.dtype.name) for stream in streams], dtype=np.uint8), counts
+        )
+        self._address = np.zeros(sum(counts), dtype=np.int64)
+        self._offsets = np.zeros(sum(counts), dtype=np.int64)
+        self._used = np.zeros(sum(counts), dtype=np.int64)
+        self._arrays = self._first_shard, self._starts, self._address, self._offsets, self._dtype, self._used
+        self._open: dict[int, Shard] = {}
+        self._clock = 0
+        self._lock = threading.Lock()
+
+    def read(self, stream: Int64, sample: Int64, out: Int64, again: Int64 | None = None) -> None:
+        """Write the tokens of n samples to `out`, and to `again` if given.
+
+        Args:
+            stream: (n,) place of the stream.
+            sample: (n,) sample in the stream, each of `sequence_length` tokens.
+            out, again: (n, sequence_length).
+
+        Raises:
+            ShardError: a shard that is not what index.json says, of another sequence length, or with a token
+                that the tokenizer does not have.
+        """
+        for first in range(0, len(stream), MAX_OPEN_SHARDS):
+            rows = slice(first, first + MAX_OPEN_SHARDS)
+            shard = np.empty_like(stream[rows])
+            while True:
+                with self._lock:
+                    copy = _NOTHING if again is None else again[rows]
+                    bad = self._gather(stream[rows], sample[rows], shard, out[rows], copy)
+                if bad != CLOSED:
+                    break
+                self._open_all(shard)
+            if bad >= 0:
+                self._refuse(int(stream[rows][bad]), int(sample[rows][bad]), out[rows][bad])
+
+    def tokens(self, number: int, sample: Int64) -> torch.Tensor:
+        """Return the tokens of samples (n,) of one stream, (n, sequence_length) int64; errors as `read`."""
+        out = np.empty((len(sample), self._length), dtype=np.int64)
+        self.read(np.full(len(sample), number), sample, out)
+        return torch.from_numpy(out)
+
+    def warm(self, stream: Int64, sample: Int64) -> None:
+        """Open the shards of samples (n,) and bring their tokens into memory, for a `read` to come; errors as there."""
+        for first in range(0, len(stream), MAX_OPEN_SHARDS):
+            rows = slice(first, first + MAX_OPEN_SHARDS)
+            shard, source = np.empty_like(stream[rows]), np.empty_like(stream[rows])
+            while True:
+                with self._lock:
+                    known = self._locate(stream[rows], sample[rows], shard, source)
+                    held = [self._open[number] for number in set(shard.tolist()) if number in self._open]
+                if known != CLOSED:
+                    break
+                self._open_all(shard)
+            if native is not None:
+                native.touch(source, self._length * held[0].token_bytes)  # what is held stays mapped, if closed
+
+    def _table(self) -> tuple[Any, ...]:
+        self._clock += 1
+        return (*self._arrays, self._clock, self._parts, self._length)
+
+    def _gather(self, stream: Int64, sample: Int64, shard: Int64, out: Int64, again: Int64) -> int:
+        """Write shards (n,) and tokens; return CLOSED, or the first row with a token out of range, or -1."""
+        if native is not None:
+            return int(native.gather(self._table(), stream, sample, shard, out, again, self._limit))
+        row = self._find(stream, sample, shard)
+        if not self._address[shard].all():
+            return CLOSED
+        stored, part = np.divmod(row, self._parts)
+        for number in np.unique(shard):
+            here = np.flatnonzero(shard == number)
+            tokens = self._open[int(number)].read(stored[here]).reshape(len(here), self._parts, -1)
+            out[here] = tokens[np.arange(len(here)), part[here]]
+        again[:] = out[: len(again)]
+        outside = ((out < 0) | (out >= self._limit)).any(axis=1)
+        return int(outside.argmax()) if outside.any() else -1
+
+    def _locate(self, stream: Int64, sample: Int64, shard: Int64, source: Int64) -> int:
+        """Write shards (n,) and the addresses of tokens; return CLOSED where some are not open, or -1."""
+        if native is not None:
+            return int(native.sources(self._table(), stream, sample, shard, source))
+        self._find(stream, sample, shard)
+        return -1 if self._address[shard].all() else CLOSED
+
+    def _find(self, stream: Int64, sample: Int64, shard: Int64) -> Int64:
+        """Write the shard (n,) of each sample; return its place there."""
+        places = self._starts[self._first_shard[stream]] + sample
+        shard[:] = np.searchsorted(self._starts, places, side="right") - 1
+        self._clock += 1
+        self._used[shard] = self._clock
+        return places - self._starts[shard]
+
+    def _open_all(self, shard: Int64) -> None:
+        """Open those of `shard` that are not, and close those read least lately beyond the limit.
+
+        What is slow about it happens without the lock, for which a reader of open shards would have to wait.
+        """
+        opened = {number: self._open_shard(number) for number in set(shard.tolist()) if not self._address[number]}
+        with self._lock:
+            surplus = len(self._open) + len(opened) - MAX_OPEN_SHARDS
+            if surplus > 0:
+                for number in sorted(self._open, key=lambda number: self._used[number])[:surplus]:
+                    self._address[number] = 0
+                    del self._open[number]
+            for number, own in opened.items():
+                self._open[number] = own
+                self._address[number] = own.address
+                self._offsets[number] = own.token_offsets.ctypes.data
+
+    def _open_shard(self, number: int) -> Shard:
+        stream, shard = self._place(number)
+        opened = stream.open_shard(shard)
+        if opened.length(0) != self._parts * self._length:
+            raise ShardError(
+                f"stream {stream.name!r}: shard {stream.index.files[shard]} has samples of {opened.length(0)} "
+                f"tokens, expected {self._parts * self._length}"
+            )
+        return opened
+
+    def _place(self, number: int) -> tuple[Stream, int]:
+        """Return the stream that a shard belongs to, and its number there."""
+        stream = int(np.searchsorted(self._first_shard, number, side="right")) - 1
+        return self._streams[stream], number - int(self._first_shard[stream])
+
+    def _refuse(self, number: int, sample: int, tokens: Int64) -> None:
+        stream = self._streams[number]
+        row = sample // self._parts
+        shard = int(np.searchsorted(shard_starts(stream.index.shard_samples), row, side="right")) - 1
+        token = int(tokens[(tokens < 0) | (tokens >= self._limit)][0])
+        raise ShardError(
+            f"{stream.directory / stream.index.files[shard]}: row {row} of the stream has token {token}, but the "
+            f"tokenizer has {self._limit}, from 0; the shard is damaged, copy it or convert stream {stream.name!r} "
+            f"again with --overwrite"
+        )
