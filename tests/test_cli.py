@@ -67,7 +67,7 @@ def test_from_text_to_a_plan(call, tmp_path):
             ["plan", "STREAMS", "--budget-tokens", "999", "--batch-size", "2", "--weights", "x"],
             "neither a file nor one",
         ),
-        (["train", "nowhere.yaml"], "no such recipe"),
+        (["train", "nowhere.yaml"], "no such file; write one"),
         (["weights", "EMPTY"], "holds no run that has ended"),
         (["convert", QUICKSTART, "--out", "/dev/null/x"], "Not a directory"),
         (["plan", "STREAMS", "--budget-tokens", "999", "--batch-size", "2", "--out", "EMPTY"], "is not a file"),

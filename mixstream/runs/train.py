@@ -79,6 +79,9 @@ def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> Plan:
         batch_size=mixture.batch_size,
         max_repeats=mixture.max_repeats,
         floor=mixture.floor,
+        sequence_length=mixture.sequence_length,
+        schedule=mixture.schedule,
+        lanes=mixture.lanes,
         window_samples=mixture.window_samples,
         seed=recipe.seed,
     )
@@ -264,6 +267,7 @@ def _xdoge(run: Run, loader: MixtureLoader, recipe: XdogeRecipe) -> XDoGE:
         weights="uniform",
         budget_tokens=probes * rows * run.plan.sequence_length,
         batch_size=rows,
+        sequence_length=run.plan.sequence_length,
         window_samples=run.plan.window_samples,
         seed=run.plan.seed + 1,
     )

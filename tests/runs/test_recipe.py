@@ -117,7 +117,7 @@ def test_numbers_may_be_written_as_in_json_and_python(save):
 
 
 def test_what_is_no_recipe_is_refused(save, tmp_path):
-    with pytest.raises(RecipeError, match="no such recipe"):
+    with pytest.raises(RecipeError, match="no such file; write one"):
         load_recipe(tmp_path / "nowhere.yaml")
     with pytest.raises(RecipeError, match="not a YAML file"):
         load_recipe(save("a: [1"))
