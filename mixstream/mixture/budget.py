@@ -27,8 +27,9 @@ def repeat_budgets(max_repeats: MaxRepeats, names: Sequence[str]) -> list[float 
         BudgetError: an unknown stream, or a budget that is not a finite number above 0.
     """
     asked = max_repeats if isinstance(max_repeats, Mapping) else {"*": max_repeats}
+    known = {"*", *names}
     for name, value in asked.items():
-        if name != "*" and name not in names:
+        if name not in known:
             raise BudgetError(f"max_repeats names {name!r}, which is no stream{nearest(name, names)}")
         if value is not None and not (is_real(value) and 0 < value < math.inf):
             raise BudgetError(

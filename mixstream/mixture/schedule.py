@@ -24,7 +24,8 @@ from mixstream.mixture.weights import resolve_weights
 from mixstream.streams.index import Int64
 from mixstream.streams.manifest import Count
 
-RAMP_STEPS = 256
+RAMP_STEPS = 256  # of one ramp at most
+ALL_STEPS = 1024  # of all ramps of a schedule together
 MAX_CHANGES = 32
 
 _TIME = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE]\+?[0-9]{1,2})?) ?([a-z]+)")
@@ -210,10 +211,11 @@ def phase_weights(
         (P,) the batch with which each phase begins, rising from 0; (P, K) weights.
     """
     firsts, rows = [0], [weights]
+    most = min(RAMP_STEPS, ALL_STEPS // max(1, sum(change.ramp_batches > 0 for change in changes)))
     for change in changes:
         start, goal = rows[-1], np.array([change.weights[name] for name in names])
         length = change.ramp_batches
-        steps = min(RAMP_STEPS, length)
+        steps = min(most, length)
         for step in range(steps):
             begin, end = length * step // steps, length * (step + 1) // steps
             part = (begin + end) / (2 * length)

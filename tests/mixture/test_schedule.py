@@ -11,11 +11,11 @@ import pytest
 from conftest import fake_catalog
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from walking import walk
 
 from mixstream import Plan, build_plan
 from mixstream.errors import BudgetError, FloorError, FormatError, MixtureError, WeightsError
 from mixstream.mixture.apportion import UNIT
-from mixstream.mixture.ledger import draw, open_ledger
 from mixstream.mixture.phases import fit_scale
 from mixstream.mixture.schedule import Clock, PlannedChange, phase_weights, read_schedule
 from mixstream.mixture.simplex import project
@@ -27,19 +27,6 @@ CA, EN, EU = ({name: float(name == only) for name in CATALOG.names} for only in 
 
 def plan_of(schedule, weights="uniform", batches=100, **options):
     return build_plan(CATALOG, weights, batches * 8 * 8, 8, schedule=schedule, **options)
-
-
-def walk(plan):
-    """Return the draws of every batch, (batches, K), as the engine gives them out."""
-    ledger, rows = open_ledger(plan.shares, plan.terms), []
-    shares = {phase.first_batch: phase.shares for phase in plan.phases}
-    while True:
-        ledger = type(ledger)(**{**vars(ledger), "shares": shares.get(ledger.batch, ledger.shares)})
-        step = draw(ledger, plan.terms)
-        if step is None:
-            return np.array(rows)
-        rows.append(step[0])
-        ledger = step[1]
 
 
 @pytest.mark.parametrize(
