@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mixstream.errors import MissingExtraError, MixstreamError, StateError
+from mixstream.mixture.build import WINDOW_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,13 +153,13 @@ def plan(
         int | None, typer.Option(min=1, help="Tokens of a sample, if shorter than stored; must divide it.")
     ] = None,
     lanes: Annotated[int, typer.Option(min=1, help="Nodes that each stream is dealt to; must divide the batch.")] = 1,
-    window_samples: Annotated[int, typer.Option(min=1, help="Samples that are shuffled at a time.")] = 32_768,
+    window_samples: Annotated[int, typer.Option(min=1, help="Samples that are shuffled at a time.")] = WINDOW_SAMPLES,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of reading.")] = 17,
     token_column: Annotated[str | None, typer.Option(help="Token column of plain MDS directories.")] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Show what the run fetches and when.")] = False,
 ) -> None:
     """Decide what a run reads: proportion, samples, tokens and repeats of every stream."""
-    from mixstream.mixture.plan import build_plan
+    from mixstream.mixture.build import build_plan
     from mixstream.mixture.schedule import read_schedule
     from mixstream.mixture.simulate import simulate as simulate_run
     from mixstream.streams.catalog import Catalog

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from mixstream.errors import RecipeError, nearest
 from mixstream.formats import FileModel, load_yaml, parse
-from mixstream.mixture.plan import WINDOW_SAMPLES
+from mixstream.mixture.build import WINDOW_SAMPLES
 from mixstream.mixture.schedule import Change
 from mixstream.streams.manifest import MAX_COUNT
 

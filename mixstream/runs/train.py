@@ -23,7 +23,8 @@ from mixstream.callbacks.xdoge import XDoGE
 from mixstream.errors import MixstreamError, RecipeError, StateError
 from mixstream.loader import MixtureLoader
 from mixstream.mixture.apportion import MAX_BATCH_SIZE
-from mixstream.mixture.plan import Plan, build_plan
+from mixstream.mixture.build import build_plan
+from mixstream.mixture.plan import Plan
 from mixstream.runs.folder import CHECKPOINT_NAME, Loss, Result, RunFolder
 from mixstream.runs.model import build_model
 from mixstream.runs.recipe import RunRecipe, XdogeRecipe
