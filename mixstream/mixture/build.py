@@ -229,7 +229,7 @@ def _decide(
         counts = np.array(list(sizes.values()), dtype=np.int64)
         check_phases(weights, firsts, clock.num_batches, clock.batch_size, limits, counts, names)
     draws = np.diff(firsts, append=clock.num_batches).astype(np.float64) * clock.batch_size
-    scale = fit_scale(weights, draws, limits, floor)
+    scale = fit_scale(weights, draws, limits, floor, names)
     return scale, phases_of(firsts, weights, scale, floor)
 
 

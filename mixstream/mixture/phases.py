@@ -20,7 +20,8 @@ falls with every other f_j, so that no stream that was above its limit is ever s
 and, where budgets are tight, slow. Newton's method on f_i = f_i limit_i / T_i is quick, and comes down as
 surely where no floor binds: there the right-hand side is an increasing concave function of f (a weighted
 harmonic mean of linear ones), and Newton on a convex function whose Jacobian is an M-matrix stays above the
-root (Ortega and Rheinboldt 1970, 13.3). A Newton step that a floor has led below it is replaced by a scaling.
+root (Ortega and Rheinboldt 1970, 13.3). A Newton step that a floor has led below it is halved until it does
+not, or replaced by a scaling.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 _SLACK = 0.25  # draws by which a total may miss its limit
 _MAX_STEPS = 2_000
+_MAX_HALVINGS = 12
 _MAX_CONJUGATE_STEPS = 500
 
 
@@ -106,7 +108,7 @@ class _Mix:
     held: Float64
 
 
-def fit_scale(weights: Float64, draws: Float64, limits: Int64, floor: float) -> Float64:
+def fit_scale(weights: Float64, draws: Float64, limits: Int64, floor: float, names: Sequence[str]) -> Float64:
     """Return the (K,) factors that keep every stream within its limit, 1 for those that need none.
 
     Args:
@@ -114,34 +116,47 @@ def fit_scale(weights: Float64, draws: Float64, limits: Int64, floor: float) -> 
         draws: (P,) draws of each phase.
         limits: (K,) most draws of each stream; together they can supply every phase (`check_phases`).
         floor: least share of every stream, which no limit is below.
+        names: the K streams.
 
     Raises:
         BudgetError: no such factors were found.
     """
     wanted = wanted_under(floor, weights)
     most = limits.astype(np.float64)
-    slack = max(_SLACK, 1e-13 * float(draws.sum()))
+    slack = max(_SLACK, 1e-12 * float(draws.sum()))
     scale = np.ones(weights.shape[1])
     mix = _mix(wanted, scale, draws, floor)
     for _ in range(_MAX_STEPS):
         if (mix.totals <= most + slack).all():
             return scale
-        active = ((scale < 1) | (mix.totals > most)) & (mix.totals > mix.held)
-        room = np.maximum(most - mix.held, slack / 2)[active]
-        used = (mix.totals - mix.held)[active]
-        trial = scale.copy()
-        trial[active] *= 1 - np.clip(_newton(mix.free[:, active], draws, mix.free.sum(axis=1), used, room), 0, 0.999)
-        tried = _mix(wanted, trial, draws, floor)
-        if (tried.totals < most - slack)[active].any():
-            trial = scale.copy()
-            trial[active] *= np.clip(room / used, 0.001, 1)
-            tried = _mix(wanted, trial, draws, floor)
-        scale, mix = trial, tried
+        scale, mix = _step(wanted, scale, mix, draws, most, floor, slack)
     over = int(np.argmax(mix.totals - most))
     raise BudgetError(
-        f"no factors keep the schedule within its repeat budgets: stream number {over} would give "
-        f"{mix.totals[over]:.0f} samples of {limits[over]}; raise its max_repeats a little"
+        f"no factors were found that keep the schedule within its repeat budgets: {names[over]!r} would give "
+        f"{mix.totals[over]:,.0f} samples, its budget is {limits[over]:,}; raise its max_repeats a little"
     )
+
+
+def _step(
+    wanted: Float64, scale: Float64, mix: _Mix, draws: Float64, most: Float64, floor: float, slack: float
+) -> tuple[Float64, _Mix]:
+    """Return lower factors, and what they make, with no stream lowered below its limit (by more than `slack`)."""
+    active = ((scale < 1) | (mix.totals > most)) & (mix.totals > mix.held)
+    used = (mix.totals - mix.held)[active]
+    room = np.minimum(np.maximum(most - mix.held, slack / 2)[active], used)  # who is below by a hair stays there
+
+    def lowered(parts: Float64) -> tuple[Float64, _Mix]:
+        lower = scale.copy()
+        lower[active] *= 1 - parts
+        return lower, _mix(wanted, lower, draws, floor)
+
+    parts = np.clip(_newton(mix.free[:, active], draws, mix.free.sum(axis=1), used, room), 0, 0.999)
+    for _ in range(_MAX_HALVINGS):
+        lower, made = lowered(parts)
+        if (made.totals >= most - slack)[active].all():
+            return lower, made
+        parts = parts / 2
+    return lowered(1 - np.clip(room / used, 0.001, 1))
 
 
 def _mix(wanted: Float64, scale: Float64, draws: Float64, floor: float) -> _Mix:
@@ -184,7 +199,8 @@ def _newton(shares: Float64, draws: Float64, free_mass: Float64, used: Float64, 
             break
         image = direction - (factor * (factor * direction).sum(axis=1)[:, None]).sum(axis=0)
         curvature = float((direction * image).sum())
-        if curvature <= 0:  # singular, to rounding
+        if curvature <= 1e-14 * size:  # singular, to rounding: only a stream that a floor holds can take more
+            solution = solution + direction * (1e9 / float(direction.max()))
             break
         solution = solution + direction * (size / curvature)
         residual = residual - image * (size / curvature)

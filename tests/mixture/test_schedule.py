@@ -262,7 +262,7 @@ def test_factors_solve_the_problem(data):
     assume(limits.sum() >= draws.sum())
     starved = not floor and starved_sets(weights > 0, draws.astype(np.int64), limits).any()
     assume(not starved)
-    scale = fit_scale(weights, draws, limits, floor)
+    scale = fit_scale(weights, draws, limits, floor, "abcdef")
     assert ((scale > 0) & (scale <= 1)).all()
     totals = totals_of(np.maximum(weights, 1e-12) if floor else weights, draws, scale, floor)
     assert (totals <= limits + 0.3).all()
@@ -280,8 +280,14 @@ def test_factors_equal_slow_scaling():
         for _ in range(3000):
             totals = (draws[:, None] * weights * scale / (weights * scale).sum(axis=1)[:, None]).sum(axis=0)
             scale = np.minimum(1, scale * limits / totals)
-        found = fit_scale(weights, draws, limits.astype(np.int64), 0.0)
+        found = fit_scale(weights, draws, limits.astype(np.int64), 0.0, "abc")
         assert found == pytest.approx(scale, rel=0.02)
+
+
+def test_factors_that_are_not_found_are_told(monkeypatch):
+    monkeypatch.setattr("mixstream.mixture.phases._MAX_STEPS", 1)
+    with pytest.raises(BudgetError, match=r"'en\.a' would give \d+ samples, its budget is 160; raise its max_repeats"):
+        plan_of([{"at": "50ba", "weights": "uniform"}], "natural", max_repeats={"eu.a": 12, "en.a": 2})
 
 
 @settings(max_examples=60)
@@ -320,11 +326,10 @@ def test_the_engine_reads_what_a_schedule_promises(data):
         {"at": "0.5dur", "ramp": "0.5dur", "weights": data.draw(mixture)},
     ]
     budgets = {name: data.draw(st.floats(0.3, 40)) for name in catalog.names}
+    options = {"max_repeats": budgets, "schedule": schedule, "floor": data.draw(st.sampled_from([0.0, 0.03]))}
     try:
-        plan = build_plan(
-            catalog, data.draw(mixture), batches * batch_size * 8, batch_size, max_repeats=budgets, schedule=schedule
-        )
-    except BudgetError:
+        plan = build_plan(catalog, data.draw(mixture), batches * batch_size * 8, batch_size, **options)
+    except (BudgetError, FloorError):
         assume(False)
     rows = walk(plan)
     assert len(rows) == batches
