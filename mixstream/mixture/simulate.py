@@ -150,11 +150,11 @@ class _Flow:
         self._before: Float64 = np.concatenate([np.zeros((1, steps.shape[1])), np.cumsum(steps, axis=0)])  # (P + 1, K)
 
     def batch_of(self, draws: Int64) -> Int64:
-        """Return the batch in which each stream's draw number `draws` (K,), from 1, is made; -1 where none is."""
+        """Return the batch in which each stream's draw number `draws` (K,), from 1, is made; -1 where it is not."""
         sought = draws - 0.5
-        phase = (self._before < sought).sum(axis=0) - 1  # the last that begins before it
-        made = phase < len(self._rates)
-        at, streams = np.minimum(phase, len(self._rates) - 1), np.arange(len(draws))
+        phase = (self._before < sought).sum(axis=0) - 1  # the last that begins before it; -1 for draw 0
+        at, streams = np.clip(phase, 0, len(self._rates) - 1), np.arange(len(draws))
+        made = phase == at
         rate = np.where(made, self._rates[at, streams], 1)
         batch = self._firsts[at] + np.ceil((sought - self._before[at, streams]) / rate) - 1
         return np.where(made, batch, -1).astype(np.int64)

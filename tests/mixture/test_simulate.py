@@ -130,7 +130,10 @@ def test_batches_are_told_to_within_a_draw(data):
     assert told.tokens == drawn[-1].sum() * 8
     for i, stream in enumerate(told.streams):
         size, limit = catalog.sizes[stream.name], int(budgets[stream.name] * catalog.sizes[stream.name])
-        check_told(stream.spent_batch, limit, drawn[:, i], promised[:, i])
+        if limit:
+            check_told(stream.spent_batch, limit, drawn[:, i], promised[:, i])
+        else:  # below one sample: a stream that is not read
+            assert stream.spent_batch is None
         for number in range(8):
             batch = stream.repeat_batches[number] if number < len(stream.repeat_batches) else None
             check_told(batch, (number + 1) * size + 1, drawn[:, i], promised[:, i])
@@ -148,8 +151,7 @@ def check_told(batch, number, drawn, promised):
     if len(latest):
         assert batch <= latest[0]
     made = np.flatnonzero(drawn >= number)
-    if len(made):
-        # Both lie between the same two batches.
+    if len(made):  # both lie between the same two batches
         assert earliest[0] <= made[0]
 
 
