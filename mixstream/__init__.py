@@ -7,7 +7,8 @@
 Importing this loads numpy and pydantic, never torch; `mixstream.loader` reads what a plan decided.
 """
 
-from mixstream.mixture.plan import Plan, build_plan
+from mixstream.mixture.build import build_plan
+from mixstream.mixture.plan import Plan
 from mixstream.streams.catalog import Catalog
 
 __all__ = ["Catalog", "Plan", "build_plan"]

@@ -15,11 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mixstream.errors import MissingExtraError, MixstreamError, StateError
+from mixstream.mixture.build import WINDOW_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mixstream.mixture.plan import Plan
+    from mixstream.mixture.simulate import Simulation
     from mixstream.runs.folder import Result
     from mixstream.runs.train import Run
 
@@ -146,25 +148,41 @@ def plan(
         list[str] | None, typer.Option(help="Repeat budget: 4, or eu.wiki=20; can be given again.")
     ] = None,
     floor: Annotated[float, typer.Option(min=0, help="Least proportion of every stream.")] = 0.0,
+    schedule: Annotated[Path | None, typer.Option(help="YAML or JSON list of changes: at, weights, ramp.")] = None,
+    sequence_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a sample, if shorter than stored; must divide it.")
+    ] = None,
+    lanes: Annotated[int, typer.Option(min=1, help="Nodes that each stream is dealt to; must divide the batch.")] = 1,
+    window_samples: Annotated[int, typer.Option(min=1, help="Samples that are shuffled at a time.")] = WINDOW_SAMPLES,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of reading.")] = 17,
     token_column: Annotated[str | None, typer.Option(help="Token column of plain MDS directories.")] = None,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Show what the run fetches and when.")] = False,
 ) -> None:
     """Decide what a run reads: proportion, samples, tokens and repeats of every stream."""
-    from mixstream.mixture.plan import build_plan
+    from mixstream.mixture.build import build_plan
+    from mixstream.mixture.schedule import read_schedule
+    from mixstream.mixture.simulate import simulate as simulate_run
     from mixstream.streams.catalog import Catalog
 
     budgets = _max_repeats(max_repeats)
+    catalog = Catalog.open(streams, token_column=token_column)
     decided = build_plan(
-        Catalog.open(streams, token_column=token_column),
+        catalog,
         weights=weights,
         budget_tokens=budget_tokens,
         batch_size=batch_size,
         max_repeats=budgets,
         floor=floor,
+        schedule=read_schedule(schedule) if schedule else None,
+        sequence_length=sequence_length,
+        lanes=lanes,
+        window_samples=window_samples,
         seed=seed,
     )
     decided.save(out)
     _show_plan(decided)
+    if simulate:
+        _show_simulation(simulate_run(decided, catalog), decided)
     _say(f"{decided.num_batches:,} batches of {decided.batch_size} samples; plan in {out}")
 
 
@@ -247,7 +265,40 @@ def _show_plan(decided: Plan) -> None:
         )
         for r in decided.table()
     ]
-    _table(("stream", "weight", "proportion", "samples", "tokens", "repeats"), rows)
+    columns = ("first weight", "mean proportion") if decided.schedule else ("weight", "proportion")
+    _table(("stream", *columns, "samples", "tokens", "repeats"), rows)
+    for change in decided.schedule:
+        how = f"over {change.ramp_batches:,} batches" if change.ramp_batches else "at once"
+        _say(f"weights change at batch {change.at_batch:,}, {how}")
+
+
+def _show_simulation(found: Simulation, decided: Plan) -> None:
+    """Show what a run fetches and keeps, and when repeats begin and budgets end."""
+    from mixstream.mixture.simulate import told_bytes
+
+    sizes = ("stored_bytes", "once_bytes", "windows_bytes", "cache_bytes")
+    rows = [
+        (
+            stream.name,
+            f"{stream.repeats:.2f}",
+            ", ".join(f"{batch:,}" for batch in stream.repeat_batches[:3]) + (", ..." if stream.repeats > 4 else ""),
+            "" if stream.spent_batch is None else f"{stream.spent_batch:,}",
+            *(told_bytes(getattr(stream, size)) for size in sizes),
+        )
+        for stream in found.streams
+    ]
+    total = ("all streams", "", "", "", *(told_bytes(found.total(size)) for size in sizes))
+    columns = ("stored", "fetched once", "fetched by window", "cache a node")
+    _table(("stream", "repeats", "next repeats begin at batch", "budget spent at batch", *columns), [*rows, total])
+    _say(
+        f"fetched: at most, by {found.lanes} node(s) together, where each shard is kept and where only open windows "
+        f"of {decided.window_samples:,} samples are; cache: at most, for the open windows and the next ones"
+    )
+    spent = f"{len(found.spent)} repeat budgets are spent by then" if found.spent else "no repeat budget is spent"
+    _say(
+        f"the run ends with batch {found.num_batches - 1:,} after {found.tokens:,} tokens, "
+        f"{found.unread_tokens:,} below its token budget; {spent}"
+    )
 
 
 def _show_results(results: Mapping[str, Result]) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mixstream.errors import FormatError, nearest
@@ -80,6 +82,36 @@ def load_json(path: Path, remedy: str) -> Any:
     except (OSError, UnicodeDecodeError) as problem:
         raise FormatError(f"{path}: cannot be read ({problem}); {remedy}") from None
     return parse_json(text, str(path), remedy)
+
+
+def load_yaml(path: Path, remedy: str, error: type[FormatError] = FormatError) -> Any:
+    """Return what a YAML file says; `remedy` tells what to do where there is none that can be read.
+
+    Raises:
+        FormatError: of class `error`; the file is missing, cannot be read, or is not YAML.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
+    except FileNotFoundError:
+        raise error(f"{path}: no such file; {remedy}") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:
+        raise error(f"{path}: not a YAML file ({' '.join(str(problem).split())}); {remedy}") from None
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """YAML in which a key may stand once (of two, the last would win without a word) and 2e-3 is a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        own = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        twice = {key for key in map(str, own) if list(map(str, own)).count(key) > 1}
+        if twice:
+            raise yaml.YAMLError(f"key {min(twice)!r} stands twice{node.start_mark}")
+        return super().construct_mapping(node, deep=deep)
+
+
+_OnceLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def read_json(path: Path, model: type[FileModelT], remedy: str) -> FileModelT:

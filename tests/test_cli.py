@@ -51,6 +51,25 @@ def test_from_text_to_a_plan(call, tmp_path):
     assert entries["gl.tales"]["max_repeats"] == 10
 
 
+def test_a_schedule_and_its_simulation(call, streams, tmp_path):
+    plan, schedule = tmp_path / "plan.json", tmp_path / "schedule.yaml"
+    schedule.write_text("- {at: 0.5dur, ramp: 10ba, weights: uniform}\n")
+    options = ["--budget-tokens", 8 * 803, "--batch-size", 8, "--max-repeats", 4, "--out", plan]
+    more = ["--schedule", schedule, "--lanes", 2, "--sequence-length", 4, "--window-samples", 10, "--simulate"]
+    code, out, _ = call("plan", streams, *options, *more)
+    assert code == 0
+    assert "first weight  mean proportion" in out
+    assert "weights change at batch 100, over 10 batches" in out
+    assert "all streams" in out
+    assert "the run ends with batch 199 after 6,400 tokens, 24 below its token budget; 1 repeat budgets are" in out
+    content = json.loads(plan.read_text())
+    assert (content["lanes"], content["sequence_length"], content["stored_sequence_length"]) == (2, 4, 8)
+    assert [change["ramp_batches"] for change in content["schedule"]] == [10]
+    code, _, err = call("plan", streams, *options, "--schedule", tmp_path / "none.yaml")
+    assert code == 2
+    assert "none.yaml: no such file; write a list of changes" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -67,7 +86,7 @@ def test_from_text_to_a_plan(call, tmp_path):
             ["plan", "STREAMS", "--budget-tokens", "999", "--batch-size", "2", "--weights", "x"],
             "neither a file nor one",
         ),
-        (["train", "nowhere.yaml"], "no such recipe"),
+        (["train", "nowhere.yaml"], "no such file; write one"),
         (["weights", "EMPTY"], "holds no run that has ended"),
         (["convert", QUICKSTART, "--out", "/dev/null/x"], "Not a directory"),
         (["plan", "STREAMS", "--budget-tokens", "999", "--batch-size", "2", "--out", "EMPTY"], "is not a file"),

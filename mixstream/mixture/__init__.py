@@ -2,10 +2,15 @@
 
     simplex     points of the simplex, and the projection between a floor and a cap
     weights     natural, uniform, temperature, UniMax, or what a file says
+    schedule    weights as a function of training time, in phases
     budget      repeat budgets and the token budget as limits on draws
+    supply      whether the budgets can fill every phase
+    phases      shares of every phase, with budgets kept over the whole run
     apportion   whole draws from fractional shares, with error feedback
     ledger      the account of a run: draws so far, what is owed, who gets what share now
-    plan        all of it decided: plan.json
+    build       all of it decided, or refused with the ways out
+    plan        what was decided: plan.json
+    simulate    a plan's run without its data: when repeats begin and budgets end, bytes to fetch and to keep
 
 numpy only: no torch, no clock, no random numbers.
 """

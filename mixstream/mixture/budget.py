@@ -27,8 +27,9 @@ def repeat_budgets(max_repeats: MaxRepeats, names: Sequence[str]) -> list[float 
         BudgetError: an unknown stream, or a budget that is not a finite number above 0.
     """
     asked = max_repeats if isinstance(max_repeats, Mapping) else {"*": max_repeats}
+    known = {"*", *names}
     for name, value in asked.items():
-        if name != "*" and name not in names:
+        if name not in known:
             raise BudgetError(f"max_repeats names {name!r}, which is no stream{nearest(name, names)}")
         if value is not None and not (is_real(value) and 0 < value < math.inf):
             raise BudgetError(
@@ -130,9 +131,18 @@ def shares_within(weights: Float64, floor: float, caps: Int64) -> Int64:
 
     What a cap refuses goes to the others in proportion to their weights (docs/engine.md, M3).
     """
-    least = np.minimum(np.full(len(weights), math.ceil(floor * UNIT), dtype=np.int64), caps)
+    return shares_between(wanted_under(floor, weights), floor, caps)
+
+
+def wanted_under(floor: float, weights: Float64) -> Float64:
+    """Return `weights`, of any shape, with those of 0 made so small as to matter only where a floor holds them up."""
+    return np.maximum(weights, _LEAST_WEIGHT) if floor else weights
+
+
+def shares_between(wanted: Float64, floor: float, caps: Int64) -> Int64:
+    """Return the (K,) shares in units that keep the ratios of `wanted` (K,), between `floor` and `caps` (K,)."""
+    least = np.minimum(np.full(len(wanted), math.ceil(floor * UNIT), dtype=np.int64), caps)
     excess = int(least.sum()) - UNIT  # K ceilings can add up to some units more than UNIT
     if excess > 0:
         least = least - (np.arange(len(least)) < excess)
-    wanted = np.maximum(weights, _LEAST_WEIGHT) if floor else weights
     return to_units(project(wanted, least / UNIT, caps / UNIT), least, caps)

@@ -14,11 +14,9 @@ from mixstream.kernels import native
 from mixstream.mixture.apportion import LOOKAHEAD, UNIT, apportion
 from mixstream.mixture.budget import share_caps, shares_within
 from mixstream.mixture.lanes import deal
+from mixstream.mixture.phases import Phase
 from mixstream.mixture.simplex import Float64
 from mixstream.streams.index import Int64
-
-Phases = tuple[tuple[int, Int64], ...]
-
 
 @dataclass(frozen=True, eq=False)
 class Terms:
@@ -30,7 +28,7 @@ class Terms:
         limits: (K,) most draws of each stream, from its repeat budget.
         lane_limits: (L, K) most draws of each stream in each lane.
         floor: least share of every stream.
-        phases: the schedule: the batch from which each (K,) shares hold, the first from 0.
+        phases: the run as phases of constant shares.
     """
 
     batch_size: int
@@ -38,7 +36,7 @@ class Terms:
     limits: Int64
     lane_limits: Int64
     floor: float
-    phases: Phases
+    phases: tuple[Phase, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +68,7 @@ class Ledger:
 
 def open_ledger(terms: Terms) -> Ledger:
     """Return the position before the first batch."""
-    shares = terms.phases[0][1]
+    shares = terms.phases[0].shares
     return Ledger(0, terms.num_batches, np.zeros_like(terms.lane_limits), np.zeros_like(shares), shares)
 
 
@@ -78,15 +76,16 @@ def enter_phase(ledger: Ledger, terms: Terms) -> Ledger:
     """Return the ledger with the shares of the phase that its next batch is in."""
     if not ledger.scheduled or len(terms.phases) == 1:
         return ledger
-    shares = next(shares for first, shares in reversed(terms.phases) if first <= ledger.batch)
-    return ledger if shares is ledger.shares else dataclasses.replace(ledger, shares=shares)
+    phase = next(phase for phase in reversed(terms.phases) if phase.first_batch <= ledger.batch)
+    return ledger if phase.shares is ledger.shares else dataclasses.replace(ledger, shares=phase.shares)
 
 
 def next_phase(ledger: Ledger, terms: Terms) -> int:
     """Return the first batch after the ledger's next one that another phase begins with, or the run's end."""
     if not ledger.scheduled:
         return terms.num_batches
-    return next((first for first, _ in terms.phases if first > ledger.batch), terms.num_batches)
+    later = (phase.first_batch for phase in terms.phases if phase.first_batch > ledger.batch)
+    return next(later, terms.num_batches)
 
 
 def reweigh(ledger: Ledger, terms: Terms, weights: Float64) -> Ledger:

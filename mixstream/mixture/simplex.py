@@ -33,7 +33,8 @@ def check_weights(weights: Mapping[str, float], names: Sequence[str]) -> Float64
     """
     if not isinstance(weights, Mapping):
         raise WeightsError(f"weights are {type(weights).__name__}; expected {{name: weight}}")
-    unknown = [name for name in weights if name not in names]
+    known = set(names)
+    unknown = [name for name in weights if name not in known]
     if unknown:
         raise WeightsError(
             f"weight for {unknown[0]!r}, which is no stream of the catalog{nearest(str(unknown[0]), names)}"

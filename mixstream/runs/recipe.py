@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +9,9 @@ import yaml
 from pydantic import Field, model_validator
 
 from mixstream.errors import RecipeError, nearest
-from mixstream.formats import FileModel, parse
+from mixstream.formats import FileModel, load_yaml, parse
+from mixstream.mixture.build import WINDOW_SAMPLES
+from mixstream.mixture.schedule import Change
 from mixstream.streams.manifest import MAX_COUNT
 
 PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
@@ -31,7 +32,10 @@ class MixtureRecipe(FileModel):
     batch_size: PositiveInt
     max_repeats: PositiveFloat | dict[str, PositiveFloat] | None = None
     floor: Share = 0.0
-    window_samples: PositiveInt = 32_768
+    window_samples: PositiveInt = WINDOW_SAMPLES
+    lanes: PositiveInt = 1
+    sequence_length: PositiveInt | None = None
+    schedule: tuple[Change, ...] = ()
     token_column: str | None = None
 
 
@@ -106,6 +110,12 @@ class RunRecipe(FileModel):
     training: TrainingRecipe
     xdoge: XdogeRecipe | None = None
 
+    @model_validator(mode="after")
+    def _weights_come_from_one_place(self) -> RunRecipe:
+        if self.xdoge is not None and self.mixture.schedule:
+            raise ValueError("xdoge learns the weights that mixture.schedule sets; leave one of the two out")
+        return self
+
 
 class SingleRecipe(RunRecipe):
     """A recipe of one run: kind `proxy` learns weights, kind `base` uses them."""
@@ -161,12 +171,7 @@ def load_recipe(path: Path, streams: Path | None = None, out: Path | None = None
         RecipeError: the file is missing or not YAML, a key is unknown (the nearest known one is named)
             or missing, or a value is wrong.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:
-        raise RecipeError(f"{path}: not a YAML file ({' '.join(str(problem).split())})") from None
+    content = load_yaml(path, "write one, as recipes/demo.yaml is", RecipeError)
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: expected keys such as version, kind, streams, out, found {content!r}")
     kind = content.get("kind")
@@ -178,22 +183,6 @@ def load_recipe(path: Path, streams: Path | None = None, out: Path | None = None
     assert isinstance(recipe, SingleRecipe | ChainRecipe)
     _check(recipe, path)
     return recipe
-
-
-class _OnceLoader(yaml.SafeLoader):
-    """YAML in which a key may stand once (of two, the last would win without a word) and 2e-3 is a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        own = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        twice = {key for key in map(str, own) if list(map(str, own)).count(key) > 1}
-        if twice:
-            raise yaml.YAMLError(f"key {min(twice)!r} stands twice{node.start_mark}")
-        return super().construct_mapping(node, deep=deep)
-
-
-_OnceLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def dump_yaml(recipe: FileModel) -> str:

@@ -23,7 +23,8 @@ from mixstream.callbacks.xdoge import XDoGE
 from mixstream.errors import MixstreamError, RecipeError, StateError
 from mixstream.loader import MixtureLoader
 from mixstream.mixture.apportion import MAX_BATCH_SIZE
-from mixstream.mixture.plan import Plan, build_plan
+from mixstream.mixture.build import build_plan
+from mixstream.mixture.plan import Plan
 from mixstream.runs.folder import CHECKPOINT_NAME, Loss, Result, RunFolder
 from mixstream.runs.model import build_model
 from mixstream.runs.recipe import RunRecipe, XdogeRecipe
@@ -79,6 +80,9 @@ def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> Plan:
         batch_size=mixture.batch_size,
         max_repeats=mixture.max_repeats,
         floor=mixture.floor,
+        sequence_length=mixture.sequence_length,
+        schedule=mixture.schedule,
+        lanes=mixture.lanes,
         window_samples=mixture.window_samples,
         seed=recipe.seed,
     )
@@ -264,6 +268,7 @@ def _xdoge(run: Run, loader: MixtureLoader, recipe: XdogeRecipe) -> XDoGE:
         weights="uniform",
         budget_tokens=probes * rows * run.plan.sequence_length,
         batch_size=rows,
+        sequence_length=run.plan.sequence_length,
         window_samples=run.plan.window_samples,
         seed=run.plan.seed + 1,
     )

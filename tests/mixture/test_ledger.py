@@ -13,6 +13,7 @@ from mixstream.errors import BudgetError
 from mixstream.kernels import native
 from mixstream.mixture.apportion import UNIT, to_units
 from mixstream.mixture.ledger import Ledger, Terms, advance, draw, draw_slowly, open_ledger, reweigh
+from mixstream.mixture.phases import Phase
 
 
 def run(plan, changes):
@@ -114,7 +115,7 @@ def test_the_kernel_draws_as_the_definition_does(data):
     tight = data.draw(st.booleans())
     limits = cursors.sum(axis=0) + (rng.integers(0, 40, count) if tight else 10**9)
     lane_limits = cursors + (rng.integers(0, 12, (lanes, count)) if tight else 10**9)
-    terms = Terms(batch_size, 25, limits, lane_limits, 0.0, ((0, shares),))
+    terms = Terms(batch_size, 25, limits, lane_limits, 0.0, (Phase(0, shares),))
     ledger = Ledger(0, 25, cursors, owed, shares)
     expected = draw_slowly(ledger, terms, 25)
     assert draw(ledger, terms, 25).tolist() == expected.tolist()
@@ -130,6 +131,6 @@ def test_a_long_schedule_of_many_streams_is_drawn_alike():
     none, whole = np.zeros(300, np.int64), np.full(300, UNIT)
     shares = to_units(weights / weights.sum(), none, whole)
     limits = np.full(300, 10**9)
-    terms = Terms(16, 60, limits, limits[None], 0.0, ((0, shares),))
+    terms = Terms(16, 60, limits, limits[None], 0.0, (Phase(0, shares),))
     ledger = Ledger(0, 60, rng.integers(0, 3, (1, 300)), none, shares)
     assert draw(ledger, terms, 60).tolist() == draw_slowly(ledger, terms, 60).tolist()

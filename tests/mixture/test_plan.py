@@ -154,9 +154,12 @@ def test_floors():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sequence_length": 4}, "the streams store 8"),
-        ({"lanes": 2}, "this version has one lane"),
-        ({"schedule": [(0, "uniform")]}, "keeps a plan's proportions"),
+        ({"sequence_length": 3}, r"rows of 8 tokens.*choose one of 8, 4, 2, 1, or convert with --sequence-length 3"),
+        ({"sequence_length": 16}, "choose one of 8, 4, 2, 1"),
+        ({"sequence_length": 0}, "sequence_length=0; expected a whole number of at least 1"),
+        ({"lanes": 3}, "lanes=3 cannot share a batch of 8 samples evenly; choose one of 1, 2, 4$"),
+        ({"lanes": 8}, "stream 'eu.a' has 5 samples.*choose one of 1, 2, 4, or leave the stream out"),
+        ({"lanes": 0}, "lanes=0; expected a whole number of at least 1"),
         ({"window_samples": 0}, "expected a whole number of at least 1"),
         ({"window_samples": 1.5}, r"window_samples=1\.5; expected a whole number"),
         ({"seed": -1}, "expected a whole number of at least 0"),
@@ -169,7 +172,7 @@ def test_floors():
         ({"batch_size": 1 << 18}, "batch_size=262144"),
     ],
 )
-def test_options_that_this_version_does_not_have_are_refused(options, message):
+def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(MixtureError, match=message):
         build_plan(**({"catalog": CATALOG, "weights": "uniform", "budget_tokens": 640, "batch_size": 8} | options))
 
@@ -254,3 +257,14 @@ def test_planned_draws_fill_the_run_within_every_budget(shards, data):
     for row in plan.table():
         assert row.samples <= budgets[row.name] * catalog.sizes[row.name]
         assert row.weight > 0 or row.samples == 0
+
+
+def test_lanes_and_a_shorter_length_are_decided():
+    plan = build_plan(CATALOG, "natural", 640, 8, sequence_length=2, lanes=4, max_repeats=2, window_samples=16)
+    assert (plan.lanes, plan.sequence_length, plan.stored_sequence_length) == (4, 2, 8)
+    assert plan.sizes.tolist() == [80, 320, 20]
+    assert plan.num_batches == 40
+    assert sum(row.tokens for row in plan.table()) == 640
+    longer = build_plan(CATALOG, "natural", 640, 8, max_repeats=2)
+    assert plan.proportions == pytest.approx(longer.proportions)
+    assert [row.repeats for row in plan.table()] == pytest.approx([row.repeats for row in longer.table()], abs=0.2)

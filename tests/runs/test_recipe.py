@@ -117,7 +117,7 @@ def test_numbers_may_be_written_as_in_json_and_python(save):
 
 
 def test_what_is_no_recipe_is_refused(save, tmp_path):
-    with pytest.raises(RecipeError, match="no such recipe"):
+    with pytest.raises(RecipeError, match="no such file; write one"):
         load_recipe(tmp_path / "nowhere.yaml")
     with pytest.raises(RecipeError, match="not a YAML file"):
         load_recipe(save("a: [1"))
@@ -131,3 +131,14 @@ def test_what_is_no_recipe_is_refused(save, tmp_path):
         load_recipe(save(yaml.safe_dump(BASE | {"model": None}).replace("model: null", "model: &a {x: *a}")))
     with pytest.raises(RecipeError, match="expected keys such as version, kind"):
         load_recipe(save("- 1"))
+
+
+def test_a_schedule_of_weights_excludes_learning_them(save):
+    schedule = [{"at": "0.5dur", "ramp": "10ba", "weights": "natural"}]
+    base = change(BASE, "mixture.schedule", schedule)
+    mixture = load_recipe(save(base)).run.mixture
+    assert (mixture.lanes, mixture.sequence_length, mixture.schedule[0].ramp) == (1, None, "10ba")
+    with pytest.raises(RecipeError, match="xdoge learns the weights that mixture.schedule sets; leave one"):
+        load_recipe(save({**base, "kind": "proxy", "xdoge": XDOGE}))
+    with pytest.raises(RecipeError, match=r"unknown key 'mixture\.schedule\.0\.weight'; did you mean 'weights'"):
+        load_recipe(save(change(BASE, "mixture.schedule", [{"at": "1ba", "weight": "natural"}])))

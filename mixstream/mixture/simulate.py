@@ -1,0 +1,236 @@
+"""A run walked without reading it: draws, repeats, when budgets are spent, bytes to fetch and to keep.
+
+What a run reads follows from the plan's phases alone, so nothing is walked batch by batch: the draws of
+stream i after b batches are D_i(b), the sum of its shares, and the engine is within one draw of that (M1).
+Times are told where D_i passes half a draw below the number in question: they are right to within the batches
+that the stream takes for one draw.
+
+Bytes are upper bounds, and exact or nearly so where a stream's shards are of one size but for one smaller
+one, which is how they are written. Shards are put in a new order for every repeat, cut into windows of
+`window_samples` samples or more, and a window's shards are all open while it is read. Let m be the number
+of a stream's smallest shards that are needed to fill a window: no window has more than m shards, nor more
+bytes than the m largest. The smallest shard can be set aside first and counted on top, since what is left of
+a window without it has the same bound; the lower of the two bounds holds.
+
+A lane is taken to hold its equal part of every stream in whole shards, but for the two at its ends, which it
+may share with other lanes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixstream.errors import StateError
+from mixstream.mixture.apportion import UNIT
+from mixstream.mixture.plan import Plan
+from mixstream.mixture.simplex import Float64
+from mixstream.streams.catalog import Catalog
+from mixstream.streams.index import Int64, MdsIndex
+
+REPEATS_TOLD = 8
+OPEN_WINDOWS = 2  # the one that is read, and the one after it that is fetched meanwhile
+
+
+@dataclass(frozen=True)
+class StreamForecast:
+    """What a run does with one stream. Batches are global batches, counted from 0.
+
+    Attributes:
+        name: of the stream.
+        samples: draws of the whole run.
+        repeats: draws / samples of the stream.
+        repeat_batches: the batches in which its second, third ... repeat begins, eight at most.
+        spent_batch: the batch in which its repeat budget is spent; None where it is not, or there is none.
+        stored_bytes: size of all its shards.
+        once_bytes: bytes to fetch where every shard that was fetched is kept.
+        windows_bytes: bytes to fetch where only open windows are kept, so that each repeat fetches again.
+        cache_bytes: of the shards of two windows, on each lane's node.
+    """
+
+    name: str
+    samples: int
+    repeats: float
+    repeat_batches: tuple[int, ...]
+    spent_batch: int | None
+    stored_bytes: int
+    once_bytes: int
+    windows_bytes: int
+    cache_bytes: int
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What a plan's run comes to.
+
+    Attributes:
+        num_batches: global batches; the repeat budgets were checked to supply them all.
+        tokens: that it reads.
+        unread_tokens: of the token budget, too few for one more batch.
+        lanes: nodes that the streams are dealt to.
+        streams: one a stream, in the plan's order.
+    """
+
+    num_batches: int
+    tokens: int
+    unread_tokens: int
+    lanes: int
+    streams: tuple[StreamForecast, ...]
+
+    @property
+    def spent(self) -> tuple[StreamForecast, ...]:
+        """Streams whose repeat budget is spent, the first first."""
+        return tuple(
+            sorted((s for s in self.streams if s.spent_batch is not None), key=lambda s: (s.spent_batch or 0, s.name))
+        )
+
+    def total(self, what: str) -> int:
+        """Return the sum over the streams of one of their whole numbers, such as ``once_bytes``."""
+        return sum(int(getattr(stream, what)) for stream in self.streams)
+
+
+def simulate(plan: Plan, catalog: Catalog) -> Simulation:
+    """Return what the run of a plan comes to; reads nothing, O(shards + streams x phases).
+
+    Args:
+        plan: the decided run.
+        catalog: its streams, as they were when it was made.
+
+    Raises:
+        StateError: a stream of the plan has changed or is gone.
+    """
+    _check_same(plan, catalog)
+    flow = _Flow(plan)
+    most = plan.num_batches * plan.batch_size
+    budgeted = np.array([e.max_repeats is not None and e.max_repeats * e.num_samples < most + 1 for e in plan.entries])
+    spent = np.where(budgeted, flow.batch_of(plan.terms.limits), -1)
+    begun = np.array([flow.batch_of(plan.sizes * number + 1) for number in range(1, REPEATS_TOLD + 1)])
+    streams = []
+    for i, entry in enumerate(plan.entries):
+        index = catalog[entry.name].index
+        reading = _Reading(plan, index, entry.num_samples)
+        streams.append(
+            StreamForecast(
+                name=entry.name,
+                samples=entry.samples,
+                repeats=entry.repeats,
+                repeat_batches=tuple(batch for batch in begun[:, i].tolist() if batch >= 0),
+                spent_batch=int(spent[i]) if spent[i] >= 0 else None,
+                stored_bytes=int(index.file_bytes.sum()),
+                once_bytes=reading.once(entry.samples),
+                windows_bytes=reading.windows(entry.samples),
+                cache_bytes=reading.cache() if entry.samples else 0,
+            )
+        )
+    tokens = plan.num_batches * plan.batch_size * plan.sequence_length
+    return Simulation(plan.num_batches, tokens, plan.budget_tokens - tokens, plan.lanes, tuple(streams))
+
+
+def _check_same(plan: Plan, catalog: Catalog) -> None:
+    for entry in plan.entries:
+        found = catalog.streams.get(entry.name)
+        if found is None or found.fingerprint != entry.fingerprint:
+            told = "is gone" if found is None else f"has changed (fingerprint {found.fingerprint})"
+            raise StateError(
+                f"stream {entry.name!r} {told} since the plan was made ({entry.fingerprint}); make the plan again"
+            )
+
+
+class _Flow:
+    """D_i(b): draws of K streams after b batches, as shares tell it; P phases."""
+
+    def __init__(self, plan: Plan) -> None:
+        firsts = np.array([phase.first_batch for phase in plan.phases], dtype=np.float64)
+        lengths = np.diff(firsts, append=plan.num_batches)
+        shares = np.array([phase.shares for phase in plan.phases])
+        self._firsts = firsts
+        self._rates: Float64 = shares * (plan.batch_size / UNIT)  # (P, K) draws a batch
+        steps = self._rates * lengths[:, None]
+        self._before: Float64 = np.concatenate([np.zeros((1, steps.shape[1])), np.cumsum(steps, axis=0)])  # (P + 1, K)
+
+    def batch_of(self, draws: Int64) -> Int64:
+        """Return the batch in which each stream's draw number `draws` (K,), from 1, is made; -1 where it is not."""
+        sought = draws - 0.5
+        phase = (self._before < sought).sum(axis=0) - 1  # the last that begins before it; -1 for draw 0
+        at, streams = np.clip(phase, 0, len(self._rates) - 1), np.arange(len(draws))
+        made = phase == at
+        rate = np.where(made, self._rates[at, streams], 1)
+        batch = self._firsts[at] + np.ceil((sought - self._before[at, streams]) / rate) - 1
+        return np.where(made, batch, -1).astype(np.int64)
+
+
+class _Shards:
+    """How many bytes a stream's shards can have that are opened until they hold some rows; S shards."""
+
+    def __init__(self, rows: Int64, sizes: Int64) -> None:
+        """Take shards of `rows` (S,) samples and `sizes` (S,) bytes."""
+        self._rows = np.cumsum(np.sort(rows))
+        self._sizes = np.cumsum(np.sort(sizes)[::-1])
+
+    def most(self, rows: int) -> int:
+        """Return the most bytes of shards, in any order, the last of which is the one that fills `rows`."""
+        count = int(np.searchsorted(self._rows, rows))
+        return int(self._sizes[min(count, len(self._sizes) - 1)])
+
+
+class _Reading:
+    """Bytes that reading one stream takes: fetched, and kept."""
+
+    def __init__(self, plan: Plan, index: MdsIndex, num_samples: int) -> None:
+        sizes = _file_bytes(index)
+        rows = index.shard_samples * (plan.stored_sequence_length // plan.sequence_length)
+        small = int(rows.argmin())
+        self._all = _Shards(rows, sizes)
+        self._others = _Shards(np.delete(rows, small), np.delete(sizes, small)) if len(rows) > 1 else None
+        self._smallest = int(sizes[small])
+        self._total = int(sizes.sum())
+        self._window_samples = plan.window_samples
+        self._lanes = plan.lanes
+        self._lane_samples = -(-num_samples // plan.lanes)
+        self._cut = int(sizes.max()) if plan.lanes > 1 else 0  # a shard that two lanes share
+        self._lane = min(self._total, self._most(self._lane_samples) + self._cut)
+        self._window = min(self._lane, self._most(plan.window_samples) + 2 * self._cut)
+
+    def once(self, draws: int) -> int:
+        """Return the bytes that all lanes fetch for `draws` draws, each shard once."""
+        return min(self._whole(), self._lanes * self._first(-(-draws // self._lanes))) if draws else 0
+
+    def windows(self, draws: int) -> int:
+        """Return the bytes that all lanes fetch for `draws` draws, each shard once a repeat."""
+        whole, rest = divmod(-(-draws // self._lanes), self._lane_samples)
+        return whole * self._whole() + min(self._whole(), self._lanes * self._first(rest))
+
+    def cache(self) -> int:
+        """Return the bytes of the windows that are open at a time, on one lane's node."""
+        return min(self._lane, OPEN_WINDOWS * self._window)
+
+    def _whole(self) -> int:
+        """Return the bytes that all lanes fetch for one repeat."""
+        return min(self._lanes * self._lane, self._total + (self._lanes - 1) * self._cut)
+
+    def _first(self, draws: int) -> int:
+        """Return the bytes of the windows in which a lane's first draws of a repeat lie."""
+        if draws == 0:
+            return 0
+        by_window = -(-draws // self._window_samples) * self._window
+        by_rows = self._most(draws - 1 + self._window_samples) + 2 * self._cut
+        return min(self._lane, by_window, by_rows)
+
+    def _most(self, rows: int) -> int:
+        most = self._all.most(rows)
+        return min(most, self._smallest + self._others.most(rows)) if self._others else most
+
+
+def _file_bytes(index: MdsIndex) -> Int64:
+    """Return the (S,) bytes of a stream's files: what is fetched, and what is kept."""
+    return index.file_bytes
+
+
+def told_bytes(count: int) -> str:
+    """Return a number of bytes as a person reads it: 1.5 GB, powers of 1000."""
+    size, units = float(count), ("B", "kB", "MB", "GB", "TB", "PB")
+    unit = 0
+    while size >= 999.5 and unit + 1 < len(units):
+        size, unit = size / 1000, unit + 1
+    return f"{size:.3g} {units[unit]}"
