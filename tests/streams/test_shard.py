@@ -11,7 +11,8 @@ import pytest
 from mixstream.errors import ShardError, StreamError
 from mixstream.streams.catalog import open_stream
 from mixstream.streams.index import read_index
-from mixstream.streams.shard import OpenShards, find_token_column
+from mixstream.streams.shard import OpenShards
+from mixstream.streams.tokens import find_token_column
 
 RNG = np.random.default_rng(0)
 
@@ -206,6 +207,10 @@ def change_first(key, value):
     return change
 
 
+def change_all(key, value):
+    return lambda index: [shard.update({key: value}) for shard in index["shards"]]
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -213,13 +218,37 @@ def change_first(key, value):
         (lambda i: i.update(shards=[]), StreamError, "lists no shard"),
         (lambda i: i.pop("shards"), StreamError, "has no list of shards"),
         (lambda i: i["shards"][0].pop("raw_data"), StreamError, "entry is not MDS"),
-        (change_first("format", "csv"), StreamError, "format 'csv', expected 'mds'"),
-        (change_first("compression", "zstd:3"), StreamError, r"compressed \(zstd:3\); this version reads raw"),
+        (change_first("format", "csv"), StreamError, "version 2 and format 'csv', expected 2 and 'mds'"),
+        (change_first("version", 1), StreamError, "version 1 and format 'mds', expected 2 and 'mds'"),
+        (change_first("compression", "zstd:3"), StreamError, "entry is not MDS"),
         (change_first("column_names", ["other"]), StreamError, "shards disagree in their columns"),
         (lambda i: i["shards"].append(5), StreamError, "entry is not MDS"),
         (change_first("samples", "x"), StreamError, "entry is not MDS"),
         (change_first("samples", 10**30), StreamError, "entry is not MDS"),
-        (change_first("column_encodings", []), StreamError, "entry is not MDS"),
+        (change_first("column_encodings", []), StreamError, "shards disagree in their columns"),
+        (change_all("column_encodings", []), StreamError, "entry is not MDS"),
+        (change_all("column_names", [5]), StreamError, "entry is not MDS"),
+        (change_all("column_sizes", [-16]), StreamError, "entry is not MDS.*a column of -16 bytes"),
+        (change_all("column_sizes", [1.5]), StreamError, "entry is not MDS.*a column of 1.5 bytes"),
+        (
+            change_all("compression", "rar"),
+            StreamError,
+            "entry is not MDS|compressed with 'rar', expected one of br, bz2",
+        ),
+        (change_first("samples", 3.5), StreamError, "3.5 is no whole number"),
+        (change_first("samples", True), StreamError, "True is no whole number"),
+        (change_first("raw_data", "abc"), StreamError, "entry is not MDS"),
+        (change_first("zip_data", {"basename": "x", "bytes": 1, "hashes": {}}), StreamError, "entry is not MDS"),
+        (lambda i: i["shards"].insert(0, 0), StreamError, "entry is not MDS"),
+        (lambda i: i.update(more={"raw_data": i["shards"].pop()}), StreamError, "entry is not MDS"),
+        (change_first(("raw_data", "bytes"), 1 << 32), ShardError, "a shard of 4294967296 bytes; MDS shards end below"),
+        (change_first(("raw_data", "basename"), "a\\b"), ShardError, "leaves the stream's directory"),
+        (change_first(("raw_data", "basename"), ""), ShardError, "leaves the stream's directory"),
+        (change_first(("raw_data", "basename"), "a/../../b"), ShardError, "leaves the stream's directory"),
+        (change_first(("raw_data", "basename"), "./shard.00001.mds"), ShardError, "or is hidden; refused"),
+        (change_first(("raw_data", "basename"), "a\0b"), ShardError, "leaves the stream's directory"),
+        (change_first(("raw_data", "basename"), 5), StreamError, "entry is not MDS"),
+        (change_first(("raw_data", "hashes"), {"xxh64": "ñ"}), StreamError, "entry is not MDS"),
         (change_first("samples", -3), ShardError, "claims -3 samples"),
         (change_first("samples", 0), ShardError, "claims 0 samples"),
         (change_first(("raw_data", "bytes"), -1), ShardError, "in -1 bytes"),
@@ -268,7 +297,7 @@ def test_the_token_column_is_told_apart(copied, edit_json):
     index = read_index(copied)
     with pytest.raises(StreamError, match="2 of the token columns tokens, input_ids .*; name the one"):
         find_token_column(index, "eu.tales")
-    assert find_token_column(index, "eu.tales", "tokens").start == 16
+    assert find_token_column(index, "eu.tales", "tokens").position == 1
     with pytest.raises(StreamError, match="0 of the token columns ids"):
         find_token_column(index, "eu.tales", "ids")
 
