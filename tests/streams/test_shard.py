@@ -63,10 +63,42 @@ def test_every_layout_is_read_as_streaming_reads_it(plain):
     row = 0
     for number, count in enumerate(stream.index.shard_samples):
         theirs = reader_from_json(str(directory), "", entries[number])
-        found = stream.open_shard(number).read(np.arange(count))
+        shard = stream.open_shard(number)
+        found = shard.read(np.arange(count))
+        assert shard.num_samples == count
+        assert shard.length(int(count) - 1) == 16
+        np.testing.assert_array_equal(shard.read(np.arange(count)[::-2]), found[::-2])
+        if shard.rows is not None:
+            assert not shard.rows.flags.owndata
+            np.testing.assert_array_equal(shard.rows, found)
         for i in range(count):
             assert found[i].tolist() == tokens[row].tolist() == theirs[i][stream.column.name].tolist()
             row += 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tokens_that_lie_evenly_are_one_view_of_the_file(tmp_path, layout):
+    """Those of dynamic shape too, as other tools write them: equal samples have their sizes at equal places."""
+    from streaming import MDSWriter
+
+    columns, sample_of = LAYOUTS[layout]
+    dtype = next(e for n, e in columns.items() if n in ("tokens", "input_ids")).split(":")[1]
+    with MDSWriter(out=str(tmp_path / "c4"), columns=columns) as writer:
+        for i, row in enumerate(rows(dtype)):
+            writer.write(sample_of(i, row))
+    evenly = layout in ("fixed uint16", "fixed int64", "dynamic shape", "fixed after fixed")
+    assert (open_stream("c4", tmp_path / "c4").open_shard(0).rows is not None) == evenly
+
+
+def test_columns_that_trade_bytes_within_equal_samples_are_not_taken_for_even(tmp_path):
+    from streaming import MDSWriter
+
+    with MDSWriter(out=str(tmp_path / "c4"), columns={"a": "str", "tokens": "ndarray:uint8:4", "z": "str"}) as writer:
+        for i in range(4):
+            writer.write({"a": "x" * i, "tokens": np.full(4, i, np.uint8), "z": "y" * (3 - i)})
+    shard = open_stream("c4", tmp_path / "c4").open_shard(0)
+    assert shard.rows is None
+    assert shard.read(np.array([2, 0, 3]))[:, 0].tolist() == [2, 0, 3]
 
 
 def test_samples_of_several_lengths_are_refused(tmp_path):
