@@ -6,6 +6,7 @@ its variable columns, then the bytes of all columns in order (mosaicml-streaming
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,8 @@ class MappedShard:
     def bounds(self, rows: Int64) -> Int64:
         """Return where the columns of `rows` (n,) begin and end in `data`: (n, columns + 1).
 
+        Column c of a row takes the bytes from bound c up to bound c + 1.
+
         Raises:
             ShardError: the sizes of a sample's columns do not add up to its size.
         """
@@ -92,13 +95,20 @@ class MappedShard:
             heads[told] = self.data[begins[told, None] + np.arange(self._head_bytes)]
             bounds[:, [1 + place for place in self._variable]] = heads.view("<u4")
         np.cumsum(bounds, axis=1, out=bounds)
-        wrong = np.flatnonzero(bounds[:, -1] != ends)
-        if len(wrong):
-            first = wrong[0]
+        for first in np.flatnonzero(bounds[:, -1] != ends)[:1]:
+            self.bounds_of(int(rows[first]))  # tells what is wrong
+        return bounds
+
+    def bounds_of(self, row: int) -> list[int]:
+        """Return where the columns of one row begin and end in `data`; as `bounds`, and faster for one."""
+        begin, end = self._offsets[row : row + 2].tolist()
+        head = begin + self._head_bytes
+        told = iter(() if head > end else self.data[begin:head].view("<u4").tolist())
+        bounds = list(accumulate((next(told, 0) if size is None else size for size in self._sizes), initial=head))
+        if bounds[-1] != end:
             raise ShardError(
-                f"{self.path}: row {rows[first]} has {ends[first] - begins[first]} bytes, its columns add up to "
-                f"{bounds[first, -1] - begins[first]}; the shard is damaged, copy it or convert it again with "
-                f"--overwrite"
+                f"{self.path}: row {row} has {end - begin} bytes, its columns add up to {bounds[-1] - begin}; "
+                f"the shard is damaged, copy it or convert it again with --overwrite"
             )
         return bounds
 

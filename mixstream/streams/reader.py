@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from mixstream.errors import ShardError, StreamError
 from mixstream.streams.columns import Decode, find_decoder
@@ -32,7 +31,7 @@ class MdsReader:
         self.columns = dict(zip(index.column_names, index.column_encodings, strict=True))
         self._decoders = decoders
         self._store = store
-        self._starts = shard_starts(index.shard_samples)
+        self._starts: list[int] = shard_starts(index.shard_samples).tolist()
         self._open: OpenFiles[MappedShard] = OpenFiles()
 
     @classmethod
@@ -58,7 +57,7 @@ class MdsReader:
         return cls(folder, index, decoders, store or ShardStore())
 
     def __len__(self) -> int:
-        return self.index.num_samples
+        return self._starts[-1]
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         """Return one row, {column: value}; arrays are read-only views of the file.
@@ -70,10 +69,10 @@ class MdsReader:
         if not -len(self) <= row < len(self):
             raise IndexError(f"{self.directory}: row {row} of {len(self)}")
         row %= len(self)
-        number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        shard = self._open.get(self.name, number, lambda number: self._store.map_shard(self, number))
-        within = row - int(self._starts[number])
-        bounds = shard.bounds(np.array([within]))[0].tolist()
+        number = bisect_right(self._starts, row) - 1
+        shard = self._open.get(self.name, number, self._map)
+        within = row - self._starts[number]
+        bounds = shard.bounds_of(within)
         values = shard.data.data
         decoded = {}
         for place, (name, decode) in enumerate(self._decoders.items()):
@@ -85,6 +84,9 @@ class MdsReader:
                     f"damaged, copy it or convert it again with --overwrite"
                 ) from None
         return decoded
+
+    def _map(self, number: int) -> MappedShard:
+        return self._store.map_shard(self, number)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[row] for row in range(len(self)))

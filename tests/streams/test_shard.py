@@ -68,6 +68,8 @@ def test_every_layout_is_read_as_streaming_reads_it(plain):
         assert shard.num_samples == count
         assert shard.length(int(count) - 1) == 16
         np.testing.assert_array_equal(shard.read(np.arange(count)[::-2]), found[::-2])
+        mapped = shard._file
+        assert [mapped.bounds_of(i) for i in range(count)] == mapped.bounds(np.arange(count)).tolist()
         if shard.rows is not None:
             assert not shard.rows.flags.owndata
             np.testing.assert_array_equal(shard.rows, found)
@@ -204,6 +206,22 @@ def test_a_shard_with_offsets_that_do_not_fit_is_refused(copied):
     shard.write_bytes(content)
     with pytest.raises(ShardError, match="offsets do not fit"):
         open_stream("eu.tales", copied).open_shard(1)
+
+
+def test_offsets_that_run_backwards_are_refused(tmp_path):
+    """Within the file, in a stream whose samples may be of any size."""
+    from streaming import MDSWriter
+
+    with MDSWriter(out=str(tmp_path / "c4"), columns={"a": "str", "tokens": "ndarray:uint8:4"}) as writer:
+        for _ in range(4):
+            writer.write({"a": "x", "tokens": np.zeros(4, np.uint8)})
+
+    def swap(content):
+        content[8:12], content[12:16] = content[12:16], content[8:12]
+
+    damaged(tmp_path / "c4", 0, swap)
+    with pytest.raises(ShardError, match="its sample offsets do not fit the file"):
+        open_stream("c4", tmp_path / "c4").open_shard(0)
 
 
 def test_samples_that_are_not_of_one_size_are_refused(copied):
