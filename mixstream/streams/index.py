@@ -127,7 +127,7 @@ def read_index(directory: Path) -> MdsIndex:
 class _Shards:
     """Takes the shards out of index.json while it is parsed, so that no object a shard outlives its entry.
 
-    Parsed whole, the entries take ten times the memory, and the garbage collector walks them again and again.
+    Kept as they are parsed, the garbage collector walks through all of them again and again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -237,7 +237,7 @@ def _files(path: Path, samples: Int64, names: list[Any], sizes: list[Any], noted
         first = wrong[0]
         raise ShardError(f"{path}: shard {names[first]} claims {samples[first]} samples in {file_bytes[first]} bytes")
     algorithms = sorted(set().union(*noted))
-    hashes = {a: np.array([digests.get(a, "") for digests in noted], dtype=np.bytes_) for a in algorithms}
+    hashes = {a: np.array([digests.get(a, "").encode("ascii") for digests in noted]) for a in algorithms}
     return tuple(names), file_bytes, hashes
 
 
@@ -249,7 +249,7 @@ def _whole_numbers(values: list[Any]) -> Int64:
 
 
 def _fingerprint(columns: Columns, files: Sequence[str], file_bytes: Int64, samples: Int64, hashes: Hashes) -> str:
-    digest = hashlib.blake2b(json.dumps([2, columns]).encode(), digest_size=8)
+    digest = hashlib.blake2b(json.dumps([2, len(files), columns]).encode(), digest_size=8)
     digest.update("\0".join(["", *files, ""]).encode())
     digest.update(file_bytes.astype("<i8").tobytes())
     digest.update(samples.astype("<i8").tobytes())

@@ -45,8 +45,8 @@ def map_file(path: Path, file_bytes: int) -> Bytes:
 class MappedShard:
     """The samples of one shard, checked once; nothing is copied.
 
-    What index.json says is compared with the header and the offsets here. The sizes that stand in front of
-    a sample with variable columns are compared when the sample is asked for, so that opening reads few pages.
+    What index.json says is compared with the header and the offsets here, which reads few pages. The sizes that
+    stand in front of a sample with variable columns are compared when the sample, or the `table`, is asked for.
     """
 
     def __init__(self, path: Path, data: Bytes, num_samples: int, sizes: tuple[int | None, ...]) -> None:

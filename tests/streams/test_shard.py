@@ -299,6 +299,8 @@ def change_all(key, value):
         (change_first(("raw_data", "basename"), "a\0b"), ShardError, "leaves the stream's directory"),
         (change_first(("raw_data", "basename"), 5), StreamError, "entry is not MDS"),
         (change_first(("raw_data", "hashes"), {"xxh64": "ñ"}), StreamError, "entry is not MDS"),
+        (change_first(("raw_data", "hashes"), {"xxh64": 5}), StreamError, "entry is not MDS"),
+        (change_first(("raw_data", "hashes"), "xxh64"), StreamError, "entry is not MDS"),
         (change_first("samples", -3), ShardError, "claims -3 samples"),
         (change_first("samples", 0), ShardError, "claims 0 samples"),
         (change_first(("raw_data", "bytes"), -1), ShardError, "in -1 bytes"),

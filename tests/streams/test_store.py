@@ -286,6 +286,28 @@ def test_a_cache_that_cannot_be_written_is_told_with_what_it_needs(tmp_path):
         ShardStore(tmp_path / "cache").open_shard(stream, 0)
 
 
+FULL = """
+import resource, sys
+from pathlib import Path
+from mixstream.streams.catalog import open_stream
+from mixstream.streams.store import ShardStore
+
+stream = open_stream("eu.a", Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+ShardStore(sys.argv[2]).open_shard(stream, 0)
+"""
+
+
+def test_a_disk_that_is_full_is_told_and_nothing_half_made_is_left(tmp_path):
+    write(tmp_path / "eu.a")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path / "eu.a", tmp_path / "cache"], capture_output=True, text=True, timeout=60
+    )
+    assert "StreamError" in done.stderr.splitlines()[-1]
+    assert "shard.00000.mds: cannot be written (File too large); the cache of stream 'eu.a' needs" in done.stderr
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
 @pytest.mark.parametrize(("package", "compression"), [("pyarrow", "zstd"), ("xxhash", None)])
 def test_a_missing_package_is_told(tmp_path, monkeypatch, package, compression):
     stream = write(tmp_path / "eu.a", compression, hashes=["xxh64"])
@@ -340,14 +362,9 @@ def test_two_processes_at_once_on_one_cache(tmp_path):
 DIES = """
 import os, signal, sys
 from pathlib import Path
-from mixstream.streams import store as module
-from mixstream.streams.catalog import open_stream
+from mixstream.streams.store import _locked
 
-class Dying:
-    def __init__(self, data): self.data = data.data
-read_raw = module.read_raw
-stream = open_stream("eu.a", Path(sys.argv[1]))
-with module._locked(Path(sys.argv[2])) as part:
+with _locked(Path(sys.argv[1])) as part:
     part.write(b"half")
     part.flush()
     os.kill(os.getpid(), signal.SIGKILL)
@@ -360,7 +377,7 @@ def test_what_a_killed_process_left_is_removed_and_the_shard_made(tmp_path):
     folder.mkdir(parents=True)
     for name in stream.index.files[:2]:
         part = folder / f".{name}.part"
-        done = subprocess.run([sys.executable, "-c", DIES, tmp_path / "eu.a", part], timeout=60)
+        done = subprocess.run([sys.executable, "-c", DIES, part], timeout=60)
         assert done.returncode == -signal.SIGKILL
         assert part.read_bytes() == b"half"
     with _locked(folder / ".shard.00003.mds.part"):  # this one is being made
