@@ -92,6 +92,37 @@ def test_tokens_that_lie_evenly_are_one_view_of_the_file(tmp_path, layout):
     assert (open_stream("c4", tmp_path / "c4").open_shard(0).rows is not None) == evenly
 
 
+def test_a_shape_of_its_own_is_no_row_of_tokens_though_its_sample_is_of_the_same_size(tmp_path):
+    from streaming import MDSWriter
+
+    with MDSWriter(out=str(tmp_path / "c4"), columns={"tokens": "ndarray:uint8"}) as writer:
+        writer.write({"tokens": np.zeros(16, np.uint8)})  # 2 bytes of shape, 16 of values
+        writer.write({"tokens": np.zeros((3, 5), np.uint8)})  # 3 and 15
+    shard = open_stream("c4", tmp_path / "c4").open_shard(0)
+    assert shard.rows is None
+    assert shard.length(0) == 16
+    with pytest.raises(ShardError, match="row 1 is not one row of uint8: 2 dimensions"):
+        shard.read(np.arange(2))
+
+
+def test_a_length_that_is_not_that_of_the_values_is_told(tmp_path):
+    from streaming import MDSWriter
+
+    with MDSWriter(out=str(tmp_path / "c4"), columns={"tokens": "ndarray:uint16"}) as writer:
+        for _ in range(3):
+            writer.write({"tokens": np.zeros(16, np.uint16)})
+
+    def lengthen(content):
+        second = int.from_bytes(content[8:12], "little")
+        assert content[second + 4 : second + 6] == bytes([4, 16])  # after its size: one dimension, 16 long
+        content[second + 5] = 17
+
+    damaged(tmp_path / "c4", 0, lengthen)
+    shard = open_stream("c4", tmp_path / "c4").open_shard(0)
+    with pytest.raises(ShardError, match="row 1 is not one row of uint16: 1 dimensions, 17 long, in 34 bytes"):
+        shard.read(np.arange(3))
+
+
 def test_columns_that_trade_bytes_within_equal_samples_are_not_taken_for_even(tmp_path):
     from streaming import MDSWriter
 
@@ -188,6 +219,27 @@ def test_only_so_many_shards_are_open_at_a_time(streams):
 def copied(streams, tmp_path):
     shutil.copytree(streams / "eu.tales", tmp_path / "eu.tales")
     return tmp_path / "eu.tales"
+
+
+@pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c + b"x", lambda c: b""])
+def test_a_shard_of_another_size_is_refused(copied, change):
+    shard = copied / "shard.00001.mds"
+    content = shard.read_bytes()
+    shard.write_bytes(change(content))
+    with pytest.raises(
+        ShardError, match=rf"shard.00001.mds: {len(change(content))} bytes, index.json says {len(content)}"
+    ):
+        open_stream("eu.tales", copied).open_shard(1)
+    shard.unlink()
+    with pytest.raises(ShardError, match="shard.00001.mds: no such file, but index.json lists it"):
+        open_stream("eu.tales", copied).open_shard(1)
+
+
+def test_an_empty_shard_that_index_json_calls_empty_is_refused(copied, edit_json):
+    (copied / "shard.00000.mds").write_bytes(b"")
+    edit_json(copied / "index.json", change_first(("raw_data", "bytes"), 0))
+    with pytest.raises(ShardError, match="shard.00000.mds: cannot be mapped"):
+        open_stream("eu.tales", copied).open_shard(0)
 
 
 def test_a_shard_with_another_number_of_samples_in_its_header_is_refused(copied):
