@@ -664,7 +664,7 @@ static PyTypeObject MapType = {
     .tp_as_buffer = &map_as_buffer,
 };
 
-/* map_file(path, size) -> Map; OSError as open and mmap give it, or None where the file has another size now. */
+/* map_file(path, size) -> Map; OSError as open and mmap give it, or for a file that has another size now. */
 static PyObject *map_file(PyObject *self, PyObject *args)
 {
     PyObject *path;
@@ -678,17 +678,17 @@ static PyObject *map_file(PyObject *self, PyObject *args)
     if (known && found.st_size == size)
         start = mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, file, 0);
     Map *map = NULL;
-    if (!known || (found.st_size == size && start == MAP_FAILED))
+    if (known && found.st_size != size)
+        PyErr_Format(PyExc_OSError, "%zd bytes, expected %zd", (Py_ssize_t)found.st_size, size);
+    else if (start == MAP_FAILED)
         PyErr_SetFromErrnoWithFilename(PyExc_OSError, PyBytes_AS_STRING(path));
-    else if (found.st_size == size && (map = PyObject_New(Map, &MapType))) {
+    else if ((map = PyObject_New(Map, &MapType))) {
         map->start = start;
         map->size = (size_t)size;
     }
     if (file >= 0)
         close(file);
     Py_DECREF(path);
-    if (!map && !PyErr_Occurred())
-        Py_RETURN_NONE;
     return (PyObject *)map;
 }
 
@@ -699,7 +699,7 @@ static PyMethodDef methods[] = {
     {"gather", gather, METH_VARARGS, "Copy samples of open shards to int64."},
     {"sources", sources, METH_VARARGS, "Write the address of every sample's tokens."},
     {"touch", touch, METH_VARARGS, "Bring stretches of memory in, without the GIL."},
-    {"map_file", map_file, METH_VARARGS, "Map a file of a known size; None where it has another."},
+    {"map_file", map_file, METH_VARARGS, "Map a file of a known size."},
     {NULL, NULL, 0, NULL},
 };
 

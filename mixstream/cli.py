@@ -136,6 +136,40 @@ def inspect(
 
 
 @app.command()
+def verify(
+    streams: Annotated[Path, typer.Argument(help="A folder of streams.")],
+    token_column: Annotated[str | None, typer.Option(help="Token column of plain MDS directories.")] = None,
+) -> None:
+    """Read every shard of a folder's streams: sizes, headers, offsets, noted hashes, tokens."""
+    from mixstream.streams.verify import verify_streams
+
+    with _progress("shards") as progress:
+        shards = progress.add_task("shards", total=None)
+        verdicts = verify_streams(
+            streams,
+            token_column,
+            announce=lambda total: progress.update(shards, total=total),
+            advance=lambda done: progress.advance(shards, done),
+        )
+    rows = [
+        (
+            verdict.name,
+            f"{verdict.num_shards:,}",
+            f"{verdict.num_samples:,}",
+            f"{verdict.hashed:,}",
+            f"{len(verdict.problems):,}" if verdict.problems else "none",
+        )
+        for verdict in verdicts
+    ]
+    _table(("stream", "shards", "samples", "hashes checked", "problems"), rows)
+    problems = [problem for verdict in verdicts for problem in verdict.problems]
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
+        raise typer.Exit(2)
+
+
+@app.command()
 def plan(
     streams: Annotated[Path, typer.Argument(help="A folder of streams.")],
     budget_tokens: Annotated[int, typer.Option(min=1, help="Tokens to read.")],

@@ -15,7 +15,7 @@ from mixstream.mixture.plan import Plan
 from mixstream.streams.catalog import Catalog, Stream
 from mixstream.streams.index import MdsIndex
 from mixstream.streams.manifest import Source, StreamManifest, TokenizerInfo
-from mixstream.streams.shard import TokenColumn
+from mixstream.streams.tokens import TokenColumn
 from mixstream.streams.writer import StreamWriter
 
 REPOSITORY = Path(__file__).parent.parent

@@ -60,7 +60,7 @@ class Heldout(Callback):
             max_samples: the first so many rows of each stream; None: all.
         """
         self._streams = list(catalog) if catalog else []
-        self._reader = TokenReader(self._streams, self._streams[0].sequence_length) if self._streams else None
+        self._reader = TokenReader(self._streams) if self._streams else None
         self._batch_size = batch_size
         self._interval_batches = interval_batches
         self._max_samples = max_samples

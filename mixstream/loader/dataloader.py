@@ -20,6 +20,7 @@ from mixstream.loader.state import dump_state, parse_state
 from mixstream.mixture.ledger import Ledger
 from mixstream.mixture.plan import Plan, PlannedStream
 from mixstream.streams.catalog import Stream, open_stream
+from mixstream.streams.store import ShardStore
 
 WEIGHT_LAG = 8
 MAX_PREFETCH = 4
@@ -49,6 +50,7 @@ class MixtureLoader(DataLoader[Batch]):
         cache_dir: str | Path | None = None,
         cache_limit: int | None = None,
         weight_lag: int = WEIGHT_LAG,
+        verify_hashes: bool = False,
         pin_memory: bool = False,
         labels: bool = True,
         documents: bool = False,
@@ -60,9 +62,12 @@ class MixtureLoader(DataLoader[Batch]):
             rank, world_size: of this process; None: torch.distributed's, or else the launcher's
                 environment, or else 0 of 1.
             num_workers: reading processes; 0 reads in a thread of this one, which is fastest for token shards.
-            cache_dir, cache_limit: for object stores, which this version does not read; only None.
+            cache_dir: folder for the raw files of compressed shards, kept for the next time; None: compressed
+                streams are refused.
+            cache_limit: for object stores, which this version does not read; only None.
             weight_lag: batches between `set_weights` and the batch at which they act, and so the most
                 that workers or the reading thread may read ahead; 0 reads nothing ahead.
+            verify_hashes: compare every shard with the hash that index.json notes, when it is first opened.
             pin_memory: put batches into page-locked memory, from which they are copied to a GPU while it works;
                 without a GPU it does nothing.
             labels: whether batches have ``labels``; without, they are read in about half the time.
@@ -74,8 +79,8 @@ class MixtureLoader(DataLoader[Batch]):
             ShardError: a shard that is missing or of another size.
             MixtureError: a batch that the ranks cannot share, or workers that read beyond `weight_lag`.
         """
-        if cache_dir is not None or cache_limit is not None:
-            raise MixtureError("cache_dir, cache_limit: this version reads local streams in place; leave them out")
+        if cache_limit is not None:
+            raise MixtureError("cache_limit: this version keeps all that it decompresses; leave it out")
         if num_workers < 0 or weight_lag < 0:
             raise MixtureError(f"num_workers={num_workers}, weight_lag={weight_lag}; expected at least 0")
         if weight_lag < num_workers:
@@ -83,12 +88,13 @@ class MixtureLoader(DataLoader[Batch]):
                 f"num_workers={num_workers} read at least {num_workers} batches ahead, but weights act after "
                 f"weight_lag={weight_lag}; choose weight_lag of at least {num_workers} or fewer workers"
             )
-        streams = [_open_planned(entry, plan) for entry in plan.entries]
-        parts = streams[0].sequence_length // plan.sequence_length
+        store = ShardStore(cache_dir, verify_hashes)
+        streams = [_open_planned(entry, plan, store) for entry in plan.entries]
+        parts = plan.stored_sequence_length // plan.sequence_length
         order = GlobalOrder(plan, [stream.index.shard_samples * parts for stream in streams], {})
         rank, self._world_size = _place(rank, world_size)
         self._sampler = MixtureSampler(order, rank, self._world_size, weight_lag)
-        self._reading = MixtureDataset(plan, streams, self._sampler, Columns(labels, documents))
+        self._reading = MixtureDataset(plan, streams, store, self._sampler, Columns(labels, documents))
         self._streams = streams
         self._weight_lag = weight_lag
         super().__init__(
@@ -181,17 +187,18 @@ class MixtureLoader(DataLoader[Batch]):
         self._sampler.load(parse_state(state, self.plan), samples_before=0)
 
 
-def _open_planned(entry: PlannedStream, plan: Plan) -> Stream:
+def _open_planned(entry: PlannedStream, plan: Plan, store: ShardStore) -> Stream:
     """Return a planned stream, if it still is what it was when the plan was made."""
     stream = open_stream(entry.name, Path(plan.root) / entry.name / (plan.split or ""), entry.token_column)
-    found = (stream.fingerprint, stream.num_samples, stream.sequence_length)
-    planned = (entry.fingerprint, entry.num_samples, plan.sequence_length)
+    parts = plan.stored_sequence_length // plan.sequence_length
+    found = (stream.fingerprint, stream.num_samples * parts, stream.sequence_length)
+    planned = (entry.fingerprint, entry.num_samples, plan.stored_sequence_length)
     if found != planned:
         raise StreamError(
             f"stream {entry.name!r} has changed since the plan was made: fingerprint, samples and sequence length "
             f"are {found}, planned {planned}; make the plan again"
         )
-    stream.check_files()
+    store.check(stream)
     return stream
 
 

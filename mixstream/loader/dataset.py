@@ -22,6 +22,7 @@ from mixstream.loader.sampler import MixtureSampler
 from mixstream.loader.state import dump_state, parse_state
 from mixstream.mixture.plan import Plan
 from mixstream.streams.catalog import Stream
+from mixstream.streams.store import ShardStore
 
 Batch = dict[str, torch.Tensor]
 
@@ -42,8 +43,10 @@ class Columns:
 class MixtureDataset(Dataset[Batch]):
     """The plan's samples; an index is a `Draws` of a whole batch."""
 
-    def __init__(self, plan: Plan, streams: Sequence[Stream], sampler: MixtureSampler, columns: Columns) -> None:
-        """Read `streams`, in the plan's order; `sampler` knows the state.
+    def __init__(
+        self, plan: Plan, streams: Sequence[Stream], store: ShardStore, sampler: MixtureSampler, columns: Columns
+    ) -> None:
+        """Read `streams`, in the plan's order, through `store`; `sampler` knows the state.
 
         Raises:
             MixtureError: document boundaries of streams whose tokenizer is unknown.
@@ -55,6 +58,7 @@ class MixtureDataset(Dataset[Batch]):
             )
         self._plan = plan
         self._streams = list(streams)
+        self._store = store
         self._columns = columns
         self._reader: TokenReader | None = None
         self._buffers = Buffers()
@@ -110,7 +114,7 @@ class MixtureDataset(Dataset[Batch]):
     def _own_reader(self) -> TokenReader:
         if self._reader is None:  # shards are opened in the process that reads
             vocab_size = self._plan.tokenizer.vocab_size if self._plan.tokenizer else None
-            self._reader = TokenReader(self._streams, self._plan.sequence_length, vocab_size)
+            self._reader = TokenReader(self._streams, self._store, self._plan.sequence_length, vocab_size)
         return self._reader
 
     def _own_sampler(self) -> MixtureSampler:

@@ -13,7 +13,9 @@ from mixstream.errors import ShardError
 from mixstream.kernels import native
 from mixstream.streams.catalog import Stream
 from mixstream.streams.index import Int64
-from mixstream.streams.shard import TOKEN_DTYPES, Shard, shard_starts
+from mixstream.streams.shard import Shard, shard_starts
+from mixstream.streams.store import ShardStore
+from mixstream.streams.tokens import TOKEN_DTYPES
 
 # Mapped at a time. A compiled map holds no file descriptor; one of Python does, and 1024 is a common limit.
 MAX_OPEN_SHARDS = 8192 if native else 256
@@ -27,9 +29,24 @@ class TokenReader:
     The shards of all streams are numbered through; S of them, where a sample lies is found for a whole batch at once.
     """
 
-    def __init__(self, streams: Sequence[Stream], sequence_length: int, vocab_size: int | None = None) -> None:
-        """Read `streams` at a length that divides the stored one; tokens are below `vocab_size`, where it is known."""
+    def __init__(
+        self,
+        streams: Sequence[Stream],
+        store: ShardStore | None = None,
+        sequence_length: int | None = None,
+        vocab_size: int | None = None,
+    ) -> None:
+        """Prepare to read.
+
+        Args:
+            streams: all of one stored sequence length.
+            store: opens their shards; None: raw ones only.
+            sequence_length: a length that divides the stored one; None: as stored.
+            vocab_size: tokens are below it; None: unknown.
+        """
+        sequence_length = sequence_length or streams[0].sequence_length
         self._streams = streams
+        self._store = store or ShardStore()
         self._length = sequence_length
         self._limit = vocab_size or 1 << 63
         self._parts = streams[0].sequence_length // sequence_length
@@ -147,7 +164,7 @@ class TokenReader:
 
     def _open_shard(self, number: int) -> Shard:
         stream, shard = self._place(number)
-        opened = stream.open_shard(shard)
+        opened = self._store.open_shard(stream, shard)
         if opened.length(0) != self._parts * self._length:
             raise ShardError(
                 f"stream {stream.name!r}: shard {stream.index.files[shard]} has samples of {opened.length(0)} "

@@ -1,8 +1,17 @@
 """What exists: streams on disk, the catalog of them, reading and writing MDS shards.
 
-manifest   stream.json: what a stream holds
-index      index.json: the shards of one MDS directory
-shard      one memory-mapped shard, and the few that are open at a time
-catalog    the streams under one folder
-writer     a new stream, whole or not at all
+manifest     stream.json: what a stream holds
+index        index.json: the shards of one MDS directory
+mapped       one mapped shard: where its samples are, and in them the columns
+columns      what the bytes of a column say, an encoding a function
+reader       every column of every row of an MDS directory
+tokens       which column holds the tokens
+shard        the tokens of one shard, and the few shards that are open at a time
+compression  what MDSWriter compresses shards with
+hashes       what MDSWriter notes of its files
+files        where a shard's file is, raw or compressed
+store        makes the raw file be there, in a cache where it is not, checks and maps it
+catalog      the streams under one folder
+verify       every shard looked through
+writer       a new stream, whole or not at all
 """

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from mixstream.errors import ShardError, StreamError, nearest
+from mixstream.errors import StreamError, nearest
+from mixstream.streams.compression import EXTENSIONS
+from mixstream.streams.files import check_files, read_raw
 from mixstream.streams.index import INDEX_NAME, MdsIndex, read_index
 from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, TokenizerInfo, read_manifest
-from mixstream.streams.shard import Shard, TokenColumn, find_token_column
+from mixstream.streams.shard import Shard
+from mixstream.streams.store import ShardStore
+from mixstream.streams.tokens import TokenColumn, find_token_column
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Stream:
         column: where a sample keeps its tokens.
         tokenizer: what made the tokens; None where nobody wrote it down.
         tokens_per_byte: tokens made of a byte of text; None where nobody wrote it down.
+        claimed_name: the name that stream.json gives it, which is the directory's unless that was renamed.
     """
 
     name: str
@@ -38,6 +43,7 @@ class Stream:
     column: TokenColumn
     tokenizer: TokenizerInfo | None
     tokens_per_byte: float | None
+    claimed_name: str | None = None
 
     @property
     def num_samples(self) -> int:
@@ -55,33 +61,21 @@ class Stream:
         return self.index.fingerprint
 
     def open_shard(self, number: int) -> Shard:
-        """Map one shard.
+        """Open one shard in its place; a `ShardStore` also opens compressed ones, and checks hashes.
 
         Raises:
             ShardError: it is not what index.json says.
+            StreamError: it is compressed.
         """
-        return Shard(
-            self.directory / self.index.files[number],
-            int(self.index.file_bytes[number]),
-            int(self.index.shard_samples[number]),
-            self.column,
-        )
+        return ShardStore().open_shard(self, number)
 
     def check_files(self) -> None:
-        """Check that every shard file is there in its full size; O(shards), nothing is read.
+        """Check that every shard is there in its full size, raw or compressed; O(shards), nothing is read.
 
         Raises:
             ShardError: naming the first file that is missing or of another size.
         """
-        for name, expected in zip(self.index.files, self.index.file_bytes, strict=True):
-            path = self.directory / name
-            found = path.stat().st_size if path.exists() else None
-            if found != expected:
-                told = "no such file" if found is None else f"{found} bytes"
-                raise ShardError(
-                    f"{path}: {told}, index.json says {expected} bytes; the shard is missing, truncated "
-                    f"or changed, copy it or convert stream {self.name!r} again with --overwrite"
-                )
+        check_files(self)
 
 
 class Catalog:
@@ -107,29 +101,9 @@ class Catalog:
         Raises:
             StreamError: no folder, no stream in it, or one that cannot be used.
         """
-        if re.match(r"[a-z][a-z0-9]+:/", str(root), re.IGNORECASE):  # a Path has lost one of its slashes
-            raise StreamError(f"{root}: this version reads streams from local folders, not from object stores")
-        folder = Path(root)
-        if not folder.is_dir():
-            raise StreamError(f"{folder}: no such folder; `mixstream convert` makes one from a corpus")
-        if (folder / INDEX_NAME).exists():
-            directories = [folder.absolute()]
-            folder = folder.absolute().parent
-        else:
-            directories = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
-        _check_whole([*directories, *(directory / HELDOUT for directory in directories)])
-        places = {child.name: child / split if split else child for child in directories}
-        found = {
-            name: open_stream(name, place, token_column)
-            for name, place in places.items()
-            if (place / INDEX_NAME).exists()
-        }
-        if not found:
-            inside = f" with a {split!r} split" if split else ""
-            raise StreamError(
-                f"{folder}: holds no stream{inside}, that is no folder with an {INDEX_NAME}; "
-                f"`mixstream convert` makes streams from a corpus"
-            )
+        folder, places = find_streams(root, split)
+        found = {name: open_stream(name, place, token_column) for name, place in places.items()}
+        check_names(found)
         return cls(folder, found, split)
 
     def heldout(self) -> Catalog | None:
@@ -201,6 +175,51 @@ def _check_pair(name: str, stream: Stream, other_name: str, other: Stream) -> No
         )
 
 
+def find_streams(root: str | Path, split: str | None = None) -> tuple[Path, dict[str, Path]]:
+    """Return the folder of streams, and each stream's directory (or its split's) by name, nothing opened.
+
+    Raises:
+        StreamError: no folder, no stream in it, or a directory that was a stream and has lost its index.
+    """
+    if re.match(r"[a-z][a-z0-9]+:/", str(root), re.IGNORECASE):  # a Path has lost one of its slashes
+        raise StreamError(f"{root}: this version reads streams from local folders, not from object stores")
+    folder = Path(root)
+    if not folder.is_dir():
+        raise StreamError(f"{folder}: no such folder; `mixstream convert` makes one from a corpus")
+    if (folder / INDEX_NAME).exists():
+        directories = [folder.absolute()]
+        folder = folder.absolute().parent
+    else:
+        directories = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
+    _check_whole([*directories, *(directory / HELDOUT for directory in directories)])
+    places = {child.name: child / split if split else child for child in directories}
+    found = {name: place for name, place in places.items() if (place / INDEX_NAME).exists()}
+    if not found:
+        inside = f" with a {split!r} split" if split else ""
+        raise StreamError(
+            f"{folder}: holds no stream{inside}, that is no folder with an {INDEX_NAME}; "
+            f"`mixstream convert` makes streams from a corpus"
+        )
+    return folder, found
+
+
+def check_names(streams: Mapping[str, Stream]) -> None:
+    """Refuse two folders that claim one name, be it that one of them claims it only in its stream.json.
+
+    Raises:
+        StreamError: naming both folders.
+    """
+    claimed: dict[str, Stream] = {}
+    for stream in streams.values():
+        for name in {stream.name, stream.claimed_name or stream.name}:
+            if name in claimed:
+                raise StreamError(
+                    f"{claimed[name].directory} and {stream.directory} both claim the name {name!r}, as folder or in "
+                    f"{MANIFEST_NAME}; a copy needs its own name in its {MANIFEST_NAME}, or remove one of them"
+                )
+            claimed[name] = stream
+
+
 def _check_whole(directories: Iterable[Path]) -> None:
     """Refuse folders that were streams and have lost their index: leaving them out would not be noticed.
 
@@ -208,7 +227,7 @@ def _check_whole(directories: Iterable[Path]) -> None:
         StreamError: naming the first.
     """
     for directory in directories:
-        parts = [MANIFEST_NAME, "shard.00000.mds"]
+        parts = [MANIFEST_NAME, "shard.00000.mds", *(f"shard.00000.mds.{name}" for name in EXTENSIONS)]
         if any((directory / part).exists() for part in parts) and not (directory / INDEX_NAME).exists():
             raise StreamError(
                 f"{directory}: holds parts of a stream but no {INDEX_NAME}; copy it or convert it again with "
@@ -226,31 +245,38 @@ def open_stream(name: str, directory: Path, token_column: str | None = None) -> 
     manifest = read_manifest(directory)
     wanted = manifest.token_column if manifest and manifest.token_column else token_column
     column = find_token_column(index, str(directory), wanted)
-    length = column.sequence_length or _length_of_first(directory, index, column)
-    found = (index.num_samples, length, index.num_samples * length, column.dtype.name)
+    stream = Stream(
+        name=name,
+        directory=directory.absolute(),
+        language=manifest.language if manifest else None,
+        domain=manifest.domain if manifest else None,
+        sequence_length=column.sequence_length or 0,
+        index=index,
+        column=column,
+        tokenizer=manifest.tokenizer if manifest else None,
+        tokens_per_byte=manifest.tokens_per_byte if manifest else None,
+        claimed_name=manifest.name if manifest else None,
+    )
+    if column.sequence_length is None:  # each sample brings its own
+        stream = replace(stream, sequence_length=load_shard(stream, 0).length(0))
+    found = (index.num_samples, stream.sequence_length, stream.num_tokens, column.dtype.name)
     told = manifest and (manifest.num_samples, manifest.sequence_length, manifest.num_tokens, manifest.dtype)
     if told not in (None, found):
         raise StreamError(
             f"{directory}: stream.json says {told}, index.json {found} (samples, sequence length, tokens, type); "
             f"mend stream.json, or convert the corpus again with --overwrite"
         )
-    return Stream(
-        name=name,
-        directory=directory.absolute(),
-        language=manifest.language if manifest else None,
-        domain=manifest.domain if manifest else None,
-        sequence_length=length,
-        index=index,
-        column=column,
-        tokenizer=manifest.tokenizer if manifest else None,
-        tokens_per_byte=manifest.tokens_per_byte if manifest else None,
-    )
+    return stream
 
 
-def _length_of_first(directory: Path, index: MdsIndex, column: TokenColumn) -> int:
-    """Return the sequence length of a column whose samples each carry their own shape."""
-    size, samples = int(index.file_bytes[0]), int(index.shard_samples[0])
-    return Shard(directory / index.files[0], size, samples, column).length(0)
+def load_shard(stream: Stream, number: int, verify_hashes: bool = False) -> Shard:
+    """Return one shard without a cache: mapped where it is raw, else decompressed into memory for this once.
+
+    Raises:
+        ShardError: it is not what index.json says.
+    """
+    path, data = read_raw(stream, number, verify_hashes)
+    return Shard(path, data, int(stream.index.shard_samples[number]), stream.column)
 
 
 def _fingerprint(stream: Stream) -> str | None:

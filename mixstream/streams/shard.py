@@ -1,122 +1,63 @@
-"""One memory-mapped MDS shard.
-
-A shard is ``uint32 n | uint32 offsets[n + 1] | config JSON | samples``; a sample is the uint32 sizes of
-its variable columns, then the bytes of all columns in order (mosaicml-streaming 0.13, MDS version 2).
-"""
+"""The tokens of one shard, and the shards that are open at a time."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
-from mixstream.errors import ShardError, StreamError
-from mixstream.streams.index import Int64, MdsIndex
+from mixstream.errors import ShardError
+from mixstream.streams.index import Int64
+from mixstream.streams.mapped import Bytes, MappedShard
+from mixstream.streams.tokens import TokenColumn
 
 Tokens = npt.NDArray[Any]
+OpenT = TypeVar("OpenT")
 
-TOKEN_COLUMNS = ("tokens", "input_ids")
-TOKEN_DTYPES = ("uint8", "uint16", "uint32", "int16", "int32", "int64")
 MAX_OPEN_SHARDS = 256  # of one dataset: a map holds one file descriptor, and 1024 is a common limit of a process
-_SHAPE_DTYPES = (np.dtype("u1"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8"))
-
-
-@dataclass(frozen=True)
-class TokenColumn:
-    """Where the tokens of a sample are.
-
-    Attributes:
-        name: the column's name.
-        dtype: type of a token on disk, little-endian.
-        sequence_length: tokens in every sample, None where each sample brings its own shape.
-        position: the column's place among a sample's columns.
-        sizes: bytes of each column of a sample, None where they vary.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    sequence_length: int | None
-    position: int
-    sizes: tuple[int | None, ...]
-
-    @property
-    def num_variable(self) -> int:
-        """Columns of varying size, each with a uint32 in front of the sample."""
-        return sum(size is None for size in self.sizes)
-
-    @property
-    def start(self) -> int | None:
-        """Offset of the tokens in a sample, None where a variable column comes before them."""
-        before = self.sizes[: self.position]
-        if None in before:
-            return None
-        return 4 * self.num_variable + sum(size for size in before if size is not None)
-
-
-def find_token_column(index: MdsIndex, where: str, name: str | None = None) -> TokenColumn:
-    """Return the token column of a stream: `name`, or else ``tokens`` or ``input_ids``.
-
-    Raises:
-        StreamError: no such column, both of them, or one that does not hold a row of integers.
-    """
-    known = index.column_names
-    wanted = [name] if name is not None else list(TOKEN_COLUMNS)
-    found = [column for column in wanted if column in known]
-    if len(found) != 1:
-        raise StreamError(
-            f"{where}: {len(found)} of the token columns {', '.join(wanted)} among its columns "
-            f"{', '.join(known)}; name the one to read (token_column)"
-        )
-    position = known.index(found[0])
-    kind, _, rest = index.column_encodings[position].partition(":")
-    dtype, _, shape = rest.partition(":")
-    size = index.column_sizes[position]
-    fixed = shape.isdecimal() and size == int(shape) * np.dtype(dtype if dtype in TOKEN_DTYPES else "u1").itemsize
-    if kind != "ndarray" or dtype not in TOKEN_DTYPES or not (fixed or (shape == "" and not size)):
-        raise StreamError(
-            f"{where}: column {found[0]} is encoded as {index.column_encodings[position]!r} of {size} bytes; "
-            f"expected ndarray:DTYPE:LENGTH or ndarray:DTYPE, one row of integers"
-        )
-    return TokenColumn(
-        name=found[0],
-        dtype=np.dtype(dtype).newbyteorder("<"),
-        sequence_length=int(shape) if shape else None,
-        position=position,
-        sizes=tuple(size or None for size in index.column_sizes),
-    )
 
 
 class Shard:
-    """One shard, mapped and checked once; its rows are read without copying."""
+    """The tokens of one shard, checked once; its rows are read without copying where they lie evenly.
 
-    def __init__(self, path: Path, file_bytes: int, num_samples: int, column: TokenColumn) -> None:
-        """Map the file and check it against what index.json says of it.
+    Attributes:
+        rows: the tokens of all samples as one (n, sequence_length) view of the file, of the type on disk
+            (rows may lie at any address, not only at multiples of that type's size); None where samples vary
+            in size, which `read` copes with.
+    """
+
+    def __init__(self, path: Path, data: Bytes, num_samples: int, column: TokenColumn) -> None:
+        """Check a shard's content against what index.json says of it.
+
+        Args:
+            path: the file, for messages.
+            data: its content, (bytes,), mapped or in memory.
+            num_samples: rows that index.json tells.
+            column: where a sample keeps its tokens.
 
         Raises:
-            ShardError: the file is missing, of another size, or its header does not fit.
+            ShardError: the header or the offsets do not fit.
         """
-        self._path = path
+        self._file = MappedShard(path, data, num_samples, column.sizes)
         self._column = column
-        self._data = _map(path, file_bytes)
-        self._offsets = _offsets(path, self._data, num_samples)
-        self._rows = self._as_rows()
+        self.rows: Tokens | None = self._as_rows()
 
     @property
     def num_samples(self) -> int:
         """Rows in the shard."""
-        return len(self._offsets) - 1
+        return self._file.num_samples
 
     @property
     def address(self) -> int:
-        """Where the file is mapped in memory."""
-        return self._data.ctypes.data
+        """Where the file begins in memory."""
+        return int(self._file.data.ctypes.data)
 
     @property
     def token_bytes(self) -> int:
@@ -125,86 +66,101 @@ class Shard:
 
     @cached_property
     def token_offsets(self) -> Int64:
-        """Bytes from the file's beginning to each sample's tokens, (n,)."""
-        assert self._rows is not None, "TODO"
-        return self._offsets[:-1] + (self._column.start or 0)
+        """Bytes from the file's beginning to each sample's tokens, (n,).
+
+        Raises:
+            ShardError: a sample is damaged, or of another length than the first.
+        """
+        if self.rows is not None:
+            first = int(self.rows.ctypes.data) - self.address
+            return first + np.arange(self.num_samples) * self.rows.strides[0]
+        begins, lengths = self._places(np.arange(self.num_samples))
+        self._check_alike(lengths)
+        return begins
 
     def read(self, rows: Int64) -> Tokens:
         """Return the tokens of `rows` (n,) as an (n, sequence_length) array of the type on disk.
 
         Raises:
-            ShardError: the samples are not all of one length.
+            ShardError: the samples are not all of one length, or damaged.
         """
-        if self._rows is not None:
-            return self._rows[rows]
-        samples = [self._sample(int(row)) for row in rows]
-        lengths = {len(sample) for sample in samples}
-        if len(lengths) > 1:
-            raise ShardError(f"{self._path}: its samples have {sorted(lengths)} tokens, expected all of one length")
-        return np.stack(samples)
+        if self.rows is not None:
+            found: Tokens = self.rows[rows]
+            return found
+        begins, lengths = self._places(rows)
+        self._check_alike(lengths)
+        width = int(lengths[0]) * self._column.dtype.itemsize if len(rows) else 0
+        return sliding_window_view(self._file.data, width)[begins].view(self._column.dtype)  # one gather
+
+    def _check_alike(self, lengths: Int64) -> None:
+        if np.any(lengths != lengths[:1]):
+            told = np.unique(lengths).tolist()
+            raise ShardError(f"{self._file.path}: its samples have {told} tokens, expected all of one length")
 
     def length(self, row: int) -> int:
-        """Tokens in one row."""
-        return len(self._sample(row))
+        """Tokens in one row.
+
+        Raises:
+            ShardError: the sample is damaged.
+        """
+        return int(self._places(np.array([row]))[1][0])
 
     def _as_rows(self) -> Tokens | None:
-        """Return the tokens as one (n, sequence_length) view, where every sample has the same size."""
-        column = self._column
-        if None in column.sizes or column.sequence_length is None:
+        values = self._file.table(self._column.position)
+        if values is None or self._column.sequence_length is not None:
+            return None if values is None else values.view(self._column.dtype)
+        # Each sample brings its shape: where all bring the first one's, the rest of them lies evenly too.
+        _, lengths = self._places(np.zeros(1, np.int64))
+        shape_bytes = values.shape[1] - int(lengths[0]) * self._column.dtype.itemsize
+        if np.any(values[:, :shape_bytes] != values[0, :shape_bytes]):
             return None
-        size = sum(size for size in column.sizes if size is not None)
-        first, last = int(self._offsets[0]), int(self._offsets[-1])
-        if np.any(np.diff(self._offsets) != size):
-            raise ShardError(f"{self._path}: samples are not of {size} bytes each as index.json says")
-        samples = self._data[first:last].reshape(-1, size)
-        start = column.start or 0
-        width = column.sequence_length * column.dtype.itemsize
-        return samples[:, start : start + width].view(column.dtype)
+        return values[:, shape_bytes:].view(self._column.dtype)
 
-    def _sample(self, row: int) -> Tokens:
-        """Return one sample's tokens, whatever its layout."""
-        sample = self._data[int(self._offsets[row]) : int(self._offsets[row + 1])]
-        column = self._column
-        head = 4 * column.num_variable
-        told = iter(sample[: min(head, len(sample)) // 4 * 4].view("<u4").tolist())
-        full = [next(told, 0) if size is None else size for size in column.sizes]
-        if head + sum(full) != len(sample):
+    def _places(self, rows: Int64) -> tuple[Int64, Int64]:
+        """Return where the tokens of `rows` begin in the file, and how many there are: (n,) each."""
+        place = self._column.position
+        begins, ends = self._file.bounds(rows)[:, place : place + 2].T
+        if self._column.sequence_length is None:
+            begins = begins + self._shape_bytes(rows, begins, ends)
+        return begins, (ends - begins) // self._column.dtype.itemsize
+
+    def _shape_bytes(self, rows: Int64, begins: Int64, ends: Int64) -> Int64:
+        """Return the bytes of the shape that an ndarray of dynamic shape carries in front of its values: (n,).
+
+        A byte tells dimensions and the width of a number of the shape, which comes next: (length,).
+        """
+        data, itemsize = self._file.data, self._column.dtype.itemsize
+        code = np.where(ends > begins, data[np.minimum(begins, len(data) - 1)], 0)
+        widths = np.left_shift(1, code % 4, dtype=np.int64)
+        told = np.zeros(len(rows), np.int64)
+        for width in np.unique(widths):
+            here = np.flatnonzero((widths == width) & (ends - begins > width))
+            numbers = data[begins[here, None] + 1 + np.arange(width)]
+            told[here] = numbers.view(f"<u{width}")[:, 0].astype(np.int64)
+        held, rest = np.divmod(ends - begins - 1 - widths, itemsize)
+        wrong = np.flatnonzero((code // 4 != 1) | (told < 1) | (held != told) | (rest != 0))
+        if len(wrong):
+            first = wrong[0]
             raise ShardError(
-                f"{self._path}: row {row} has {len(sample)} bytes, its columns add up to {head + sum(full)}; "
-                f"the shard is damaged, copy it or convert it again with --overwrite"
+                f"{self._file.path}: row {rows[first]} is not one row of {self._column.dtype.name}: "
+                f"{code[first] // 4} dimensions, {told[first]} long, in {ends[first] - begins[first]} bytes; "
+                f"the shard is damaged, or not of tokens"
             )
-        start = head + sum(full[: column.position])
-        return self._values(sample[start : start + full[column.position]], row)
-
-    def _values(self, value: npt.NDArray[np.uint8], row: int) -> Tokens:
-        """Strip the shape that an ndarray of dynamic shape carries in front of its values."""
-        column = self._column
-        if column.sequence_length is None:
-            # A byte tells dimensions and the type of the shape, which comes next: (length,).
-            num_dimensions, code = divmod(int(value[0]) if len(value) else 0, 4)
-            width = _SHAPE_DTYPES[code].itemsize
-            length = int.from_bytes(value[1 : 1 + width].tobytes(), "little")
-            if num_dimensions != 1 or length < 1 or len(value) != 1 + width + length * column.dtype.itemsize:
-                raise ShardError(
-                    f"{self._path}: row {row} is not one row of {column.dtype.name}: {num_dimensions} dimensions, "
-                    f"{length} long, in {len(value)} bytes; the shard is damaged, or not of tokens"
-                )
-            value = value[1 + width :]
-        return np.frombuffer(value.tobytes(), dtype=column.dtype)
+        return 1 + widths
 
 
-class OpenShards:
-    """The shards that one dataset has mapped now, of all its streams: the one not read for longest is closed."""
+class OpenFiles(Generic[OpenT]):
+    """What is mapped now, of all streams of one reader: the one not read for longest is closed."""
 
     def __init__(self, limit: int = MAX_OPEN_SHARDS) -> None:
         """Keep at most `limit` open."""
         self._limit = limit
-        self._open: OrderedDict[tuple[str, int], Shard] = OrderedDict()
+        self._open: OrderedDict[tuple[str, int], OpenT] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def get(self, stream: str, number: int, open_shard: Callable[[int], Shard]) -> Shard:
+    def get(self, stream: str, number: int, open_shard: Callable[[int], OpenT]) -> OpenT:
         """Return shard `number` of a stream, opened by ``open_shard(number)`` where it is not."""
         key = stream, number
         if key in self._open:
@@ -214,38 +170,6 @@ class OpenShards:
             self._open.popitem(last=False)
         shard = self._open[key] = open_shard(number)
         return shard
-
-
-def _map(path: Path, file_bytes: int) -> npt.NDArray[np.uint8]:
-    try:
-        found = path.stat().st_size
-    except FileNotFoundError:
-        raise ShardError(
-            f"{path}: no such file, but index.json lists it; copy it or convert the corpus again with --overwrite"
-        ) from None
-    if found != file_bytes:
-        raise ShardError(
-            f"{path}: {found} bytes, index.json says {file_bytes}; the shard is truncated or changed, "
-            f"copy it or convert it again with --overwrite"
-        )
-    try:
-        return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))  # a plain array is indexed faster
-    except (OSError, ValueError) as problem:
-        raise ShardError(f"{path}: cannot be mapped ({problem})") from None
-
-
-def _offsets(path: Path, data: npt.NDArray[np.uint8], num_samples: int) -> Int64:
-    """Return the (n + 1,) byte offsets of the samples, checked against the file."""
-    header_bytes = 4 * (num_samples + 2)
-    if len(data) < header_bytes:
-        raise ShardError(f"{path}: {len(data)} bytes cannot hold the header of {num_samples} samples")
-    found = int(data[:4].view("<u4")[0])
-    if found != num_samples:
-        raise ShardError(f"{path}: header says {found} samples, index.json says {num_samples}")
-    offsets = data[4:header_bytes].view("<u4").astype(np.int64)
-    if offsets[0] < header_bytes or offsets[-1] != len(data) or np.any(np.diff(offsets) < 0):
-        raise ShardError(f"{path}: its sample offsets do not fit the file of {len(data)} bytes")
-    return offsets
 
 
 def shard_starts(shard_samples: Int64) -> Int64:

@@ -90,7 +90,7 @@ def test_the_kernel_reads_what_the_definition_reads(catalog, monkeypatch, sequen
     for kernels in (native, None):
         monkeypatch.setattr("mixstream.loader.reader.native", kernels)
         out, again = np.zeros((2, 300, sequence_length), np.int64)
-        TokenReader(list(catalog), sequence_length, 257).read(stream, sample, out, again)
+        TokenReader(list(catalog), None, sequence_length, 257).read(stream, sample, out, again)
         read.append((out.tolist(), again.tolist()))
     assert read[0] == read[1]
     out = np.array(read[0][0])

@@ -301,8 +301,8 @@ def test_workers_that_would_read_beyond_the_lag_are_refused(catalog):
 
 
 def test_what_comes_with_object_stores_is_refused(catalog):
-    with pytest.raises(MixtureError, match="this version reads local streams"):
-        MixtureLoader(plan_of(catalog), cache_dir="somewhere")
+    with pytest.raises(MixtureError, match="cache_limit: this version keeps all"):
+        MixtureLoader(plan_of(catalog), cache_limit=1)
 
 
 @pytest.fixture

@@ -130,6 +130,19 @@ def test_streams_of_other_tokenizers_or_lengths_are_told_apart(tmp_path):
         Catalog.open(tmp_path).heldout()
 
 
+def test_two_folders_that_claim_one_name_are_refused(tmp_path):
+    write_stream(tmp_path, "eu.a", 0, 5)
+    shutil.copytree(tmp_path / "eu.a", tmp_path / "eu.b")
+    with pytest.raises(StreamError, match=r"eu.a and .*eu.b both claim the name 'eu.a'"):
+        Catalog.open(tmp_path)
+    shutil.rmtree(tmp_path / "eu.a")
+    assert Catalog.open(tmp_path).names == ("eu.b",)  # renamed, and nobody else has the name
+    write_stream(tmp_path, "eu.a", 0, 5)
+    (tmp_path / "eu.a" / "stream.json").unlink()
+    with pytest.raises(StreamError, match=r"eu.a and .*eu.b both claim the name 'eu.a'"):
+        Catalog.open(tmp_path)
+
+
 def test_held_out_splits_are_those_of_the_catalogs_streams(streams):
     one = Catalog.open(streams / "eu.tales")
     assert one.heldout().sizes == {"eu.tales": 6}

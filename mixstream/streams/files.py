@@ -1,0 +1,96 @@
+"""The files of a stream's shards, where they are: raw, or compressed beside where the raw one would be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mixstream.errors import ShardError
+from mixstream.streams.compression import decompress
+from mixstream.streams.hashes import check_hash, noted_hash
+from mixstream.streams.index import MdsIndex
+from mixstream.streams.mapped import Bytes, map_file
+
+
+class Shards(Protocol):
+    """What has shards: a stream, or a plain reader of an MDS directory."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def directory(self) -> Path:
+        """Where its files are."""
+
+    @property
+    def index(self) -> MdsIndex:
+        """Which they are."""
+
+
+def check_files(shards: Shards) -> int:
+    """Check that every shard is there in its full size, raw or compressed; O(shards), nothing is read.
+
+    Returns:
+        How many of them are there only compressed.
+
+    Raises:
+        ShardError: naming the first file that is missing or of another size.
+    """
+    index, only_compressed = shards.index, 0
+    for number, expected in enumerate(index.file_bytes.tolist()):
+        name, found = index.files[number], _size(shards, index.files[number])
+        if found is None and index.compression:
+            only_compressed += 1
+            name, expected = index.compressed_files[number], int(index.compressed_bytes[number])
+            found = _size(shards, name)
+        if found != expected:
+            told = "no such file" if found is None else f"{found} bytes"
+            raise ShardError(
+                f"{shards.directory / name}: {told}, index.json says {expected} bytes; the shard is missing, "
+                f"truncated or changed, copy it or convert stream {shards.name!r} again with --overwrite"
+            )
+    return only_compressed
+
+
+def read_raw(shards: Shards, number: int, verify_hashes: bool = False) -> tuple[Path, Bytes]:
+    """Return a shard's file and its raw content: mapped where it is raw, else decompressed into memory.
+
+    Raises:
+        ShardError: the shard is missing, of another size, damaged, or of another hash.
+    """
+    index = shards.index
+    path = shards.directory / index.files[number]
+    if path.exists() or not index.compression:
+        data = map_file(path, int(index.file_bytes[number]))
+    else:
+        path = shards.directory / index.compressed_files[number]
+        packed = map_file(path, int(index.compressed_bytes[number])) if index.compressed_bytes[number] else b""
+        noted = noted_hash(index.compressed_hashes, number) if verify_hashes else None
+        if noted:
+            check_hash(path, packed, noted)
+        data = np.frombuffer(decompress(path, packed, index.compression, int(index.file_bytes[number])), np.uint8)
+    if verify_hashes:
+        verify_raw(shards, number, path, data)
+    return path, data
+
+
+def verify_raw(shards: Shards, number: int, path: Path, data: Bytes) -> None:
+    """Compare a shard's raw content with the hash noted for it, if there is one.
+
+    Raises:
+        ShardError: they differ.
+    """
+    noted = noted_hash(shards.index.hashes, number)
+    if noted:
+        check_hash(path, data, noted)
+
+
+def _size(shards: Shards, name: str) -> int | None:
+    try:
+        return os.stat(f"{shards.directory}/{name}").st_size  # noqa: PTH116  a million Paths take seconds
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,132 @@
+"""Every shard of a folder of streams, looked through from its first byte to its last."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mixstream.errors import MixstreamError, ShardError, StreamError
+from mixstream.streams.catalog import Stream, check_names, find_streams, load_shard, open_stream
+from mixstream.streams.hashes import noted_hash
+from mixstream.streams.index import INDEX_NAME, Int64
+from mixstream.streams.manifest import HELDOUT
+from mixstream.streams.shard import Shard
+
+THREADS = min(8, os.cpu_count() or 1)  # hashing, decompressing and comparing run outside Python's lock
+CHUNK_SAMPLES = 1024
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of one stream, or of its held-out split.
+
+    Attributes:
+        name: the stream's, ``/heldout`` behind it for a split.
+        num_shards, num_samples: what index.json lists; 0 where it cannot be read.
+        hashed: shards whose content was compared with a hash.
+        problems: all that is wrong, in words.
+    """
+
+    name: str
+    num_shards: int
+    num_samples: int
+    hashed: int
+    problems: tuple[str, ...]
+
+
+def verify_streams(
+    root: Path,
+    token_column: str | None = None,
+    announce: Callable[[int], None] = lambda total: None,
+    advance: Callable[[int], None] = lambda done: None,
+) -> list[Verdict]:
+    """Look through the streams under a folder and their held-out splits; nothing is written.
+
+    Args:
+        root: a folder of stream directories, or one stream directory.
+        token_column: of plain MDS directories that have neither ``tokens`` nor ``input_ids``.
+        announce: is told how many shards there are.
+        advance: is told of every few shards how many they are.
+
+    Raises:
+        StreamError: there is no such folder, no stream in it, or what was one.
+    """
+    opened: dict[str, Stream] = {}
+    broken: dict[str, str] = {}
+    for name, directory in _targets(root).items():
+        try:
+            opened[name] = open_stream(name.partition("/")[0], directory, token_column)
+        except MixstreamError as problem:
+            broken[name] = str(problem)
+    announce(sum(len(stream.index.files) for stream in opened.values()))
+    verdicts = [Verdict(name, 0, 0, 0, (problem,)) for name, problem in broken.items()]
+    verdicts += [_verify_stream(name, stream, advance) for name, stream in opened.items()]
+    verdicts.sort(key=lambda verdict: verdict.name)
+    try:
+        check_names({name: stream for name, stream in opened.items() if "/" not in name})
+    except StreamError as problem:
+        verdicts.append(Verdict("(names)", 0, 0, 0, (str(problem),)))
+    return verdicts
+
+
+def _targets(root: Path) -> dict[str, Path]:
+    """Return every stream's directory, and every held-out split's, by name."""
+    places = {}
+    for name, directory in find_streams(root)[1].items():
+        places[name] = directory
+        if (directory / HELDOUT / INDEX_NAME).exists():
+            places[f"{name}/{HELDOUT}"] = directory / HELDOUT
+    return places
+
+
+def _verify_stream(name: str, stream: Stream, advance: Callable[[int], None]) -> Verdict:
+    count = len(stream.index.files)
+    problems: list[str] = []
+    with ThreadPoolExecutor(THREADS) as pool:
+        for first in range(0, count, 8 * THREADS):
+            numbers = range(first, min(first + 8 * THREADS, count))
+            problems += filter(None, pool.map(lambda number: _problem(stream, number), numbers))
+            advance(len(numbers))
+    hashed = sum(noted_hash(stream.index.hashes, number) is not None for number in range(count))
+    return Verdict(name, count, stream.num_samples, hashed, tuple(problems))
+
+
+def _problem(stream: Stream, number: int) -> str | None:
+    try:
+        verify_shard(stream, number)
+    except ShardError as problem:
+        return str(problem)
+    return None
+
+
+def verify_shard(stream: Stream, number: int) -> None:
+    """Look through one shard: its file, size, header, offsets, noted hash, and every token.
+
+    Raises:
+        ShardError: what is wrong with it.
+    """
+    shard = load_shard(stream, number, verify_hashes=True)
+    for first in range(0, shard.num_samples, CHUNK_SAMPLES):
+        _check_tokens(stream, number, shard, np.arange(first, min(first + CHUNK_SAMPLES, shard.num_samples)))
+
+
+def _check_tokens(stream: Stream, number: int, shard: Shard, rows: Int64) -> None:
+    """Check the lengths of `rows` (n,) and, where the tokenizer is known, that their tokens are its own."""
+    path = stream.directory / stream.index.files[number]
+    tokens = shard.read(rows) if shard.rows is None else shard.rows[rows[0] : rows[-1] + 1]
+    if tokens.shape[1] != stream.sequence_length:
+        raise ShardError(f"{path}: has samples of {tokens.shape[1]} tokens, expected {stream.sequence_length}")
+    if stream.tokenizer is None:
+        return
+    low, high, limit = int(tokens.min()), int(tokens.max()), stream.tokenizer.vocab_size
+    if low < 0 or high >= limit:
+        row, column = np.argwhere((tokens < 0) | (tokens >= limit))[0]
+        raise ShardError(
+            f"{path}: row {rows[row]} has token {tokens[row, column]} at {column}, but the tokenizer "
+            f"{stream.tokenizer.name!r} has {limit}; the shard is damaged, or of another tokenizer"
+        )
