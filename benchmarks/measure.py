@@ -51,14 +51,22 @@ class Row:
             self.ratios[name] = statistics.median(top / bottom for top, bottom in pairs)
 
 
-def in_turns(contenders: Mapping[str, Callable[[], float]], repeats: int) -> tuple[Figures, list[str]]:
-    """Let every contender run once a turn, each turn beginning with another; return figures and who could not."""
+def in_turns(
+    contenders: Mapping[str, Callable[[], float]], repeats: int, fewer: Mapping[str, int] | None = None
+) -> tuple[Figures, list[str]]:
+    """Let every contender run once a turn, each turn beginning with another; return figures and who could not.
+
+    Args:
+        contenders: {name: measures once}.
+        repeats: turns.
+        fewer: {name: turns} of those that are too slow for so many.
+    """
     figures: Figures = {name: [] for name in contenders}
     missing: dict[str, str] = {}
     for turn in range(repeats):
         names = list(contenders)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            if name in missing:
+            if name in missing or turn >= (fewer or {}).get(name, repeats):
                 continue
             _fixed_work()
             try:
