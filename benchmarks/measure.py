@@ -96,27 +96,29 @@ def rate(batches: Iterable[Any], batch_size: int, seconds: float, warm: float = 
     return read / (ended - started)
 
 
-def fresh(script: str | Path, *arguments: object) -> dict[str, Any]:
+def fresh(script: str | Path, *arguments: object) -> Any:
     """Run a script in a process of its own and return the JSON of its last line."""
     command = [sys.executable, str(script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
-    told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return told
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def memory() -> tuple[float, float]:
-    """Return this process' resident set now and at its peak since `forget_peak`, in MB."""
+def memory() -> tuple[float, float, float]:
+    """Return this process' resident set now, its peak since `forget_peak`, and the mapped files in it now, in MB.
+
+    Mapped files are page cache: other processes share it, and the kernel takes it back when it needs room.
+    """
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    now, peak = (int(status[key].split()[0]) * 1024 / 1e6 for key in ("VmRSS", "VmHWM"))
-    return now, peak
+    now, peak, mapped = (int(status[key].split()[0]) * 1024 / 1e6 for key in ("VmRSS", "VmHWM", "RssFile"))
+    return now, peak, mapped
 
 
-def forget_peak() -> float:
-    """Let the peak begin at what is resident now; return that, in MB."""
+def forget_peak() -> tuple[float, float, float]:
+    """Let the peak begin at what is resident now; return `memory`."""
     Path("/proc/self/clear_refs").write_text("5")
-    return memory()[0]
+    return memory()
 
 
 def _fixed_work() -> None:

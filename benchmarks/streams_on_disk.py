@@ -85,6 +85,22 @@ def write_index(folder: Path, entry: dict[str, Any], shards: int, samples: int) 
         index.write('], "version": 2}')
 
 
+def make_empty(root: Path, streams: int, shards: int, samples: int, length: int) -> None:
+    """Write streams that can be planned and not read: index.json, and shard files of the right size that are one hole.
+
+    The files of a stream are one file under many names.
+    """
+    entry = shard_entry(length, samples)
+    for number in range(streams):
+        folder = root / f"l{number:04}.web"
+        write_index(folder, entry, shards, samples)
+        first = folder / "shard.000000.mds"
+        with first.open("wb") as hole:
+            hole.truncate(entry["raw_data"]["bytes"])
+        for shard in range(1, shards):
+            os.link(first, folder / f"shard.{shard:06}.mds")
+
+
 @contextmanager
 def scratch() -> Iterator[Path]:
     """Give a folder that is gone afterwards; $TMPDIR says where."""
