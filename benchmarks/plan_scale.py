@@ -2,9 +2,9 @@
 
 Isolates what grows with the number of shards: `Catalog.open` with `build_plan`, and the construction of a
 `MixtureLoader`, which looks at the size of every file. No shard is opened: 20 streams of shards of 10,000 samples whose
-files are holes of the right size. Two comparisons: a tenth of the shards (time should be a tenth: linear in shards), and
-those shards with a hundredth of the samples each (time should be the same: flat in samples). Each measurement is a
-fresh process, imports done.
+files are holes of the right size. Two comparisons: a tenth of the shards (time should be a tenth: linear in shards),
+and those shards with a hundredth of the samples each (time should be the same: flat in samples). Each measurement is
+a fresh process, imports done.
 
     python benchmarks/plan_scale.py [--shards 1000000] [--repeats 3]
 """
