@@ -72,10 +72,18 @@ def in_turns(
             try:
                 figures[name].append(contenders[name]())
             except Exception as problem:  # noqa: BLE001  a contender that cannot run costs its own row only
-                missing[name] = f"{name}: not built ({type(problem).__name__}: {str(problem).splitlines()[0][:160]})"
+                missing[name] = f"{name}: {why_not(problem)}"
                 figures[name] = []
                 print(missing[name], file=sys.stderr, flush=True)
     return figures, list(missing.values())
+
+
+def why_not(problem: Exception) -> str:
+    """Return why something did not run: it is not there yet, or it failed."""
+    said = (str(problem).splitlines() or ["no message"])[0][:200]
+    refused = any("mixstream.errors" in text for text in (said, type(problem).__module__))
+    missing = refused or isinstance(problem, (ImportError, TypeError))  # TypeError: an option that is new
+    return f"{'not built' if missing else 'failed'} ({type(problem).__name__}: {said})"
 
 
 def rate(batches: Iterable[Any], batch_size: int, seconds: float, warm: float = 0.4) -> float:
@@ -93,6 +101,8 @@ def rate(batches: Iterable[Any], batch_size: int, seconds: float, warm: float = 
         read += batch_size
         if ended - started > seconds:
             break
+    if not read:
+        raise RuntimeError(f"the data ended within {warm} seconds of warming up")
     return read / (ended - started)
 
 
@@ -144,7 +154,7 @@ def noise() -> dict[str, float]:
 def told(figure: list[float]) -> str:
     """Return the median of a figure with its extremes, in a few characters."""
     if not figure:
-        return "not built"
+        return "not run"
     middle = brief(statistics.median(figure))
     return middle if len(figure) == 1 else f"{middle} ({brief(min(figure))}-{brief(max(figure))})"
 

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from measure import Row, fresh, in_turns, report
+from measure import Row, fresh, in_turns, report, why_not
 from small import make_small, small_loader, zipf
 from streams_on_disk import scratch
 
@@ -58,7 +58,7 @@ def compare(root: Path, lanes: int, at: int, repeats: int) -> list[Row]:
     try:
         state.write_text(fresh(__file__, "--one", "walk", *common, "--at", at)["state"])
     except RuntimeError as problem:
-        return [Row(f"resume, {plural}", "s", {}, notes=[f"not built ({problem})"])]
+        return [Row(f"resume, {plural}", "s", {}, notes=[why_not(problem)])]
     ways = {
         f"at batch {at:.0e}": lambda: fresh(__file__, "--one", "start", *common, "--state", state)["seconds"],
         "fresh": lambda: fresh(__file__, "--one", "start", *common)["seconds"],

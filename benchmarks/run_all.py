@@ -90,7 +90,7 @@ def table(results: list[dict[str, Any]], about: dict[str, Any]) -> str:
         for row in result["rows"]:
             figures = "<br>".join(f"{name}: {told(figure)}" for name, figure in row["figures"].items())
             ratios = "<br>".join(f"{name}: {brief(value)}" for name, value in row["ratios"].items())
-            notes = "".join(f"<br>{note}" for note in row["notes"] if not row["figures"])
+            notes = "".join(f"<br>{note}" for note in row["notes"])
             lines.append(f"| {row['what']}, {row['unit']} | {figures}{notes} | {ratios} | {row['reach']} |")
     noises = [f"{result['benchmark']} {result['noise']['median']}, {result['noise']['worst']}" for result in results
               if result.get("noise", {}).get("worst", 1) > 1]  # fmt: skip

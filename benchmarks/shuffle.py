@@ -69,11 +69,11 @@ def main() -> None:
     with scratch() as root:
         make_empty(root, 1, SHARDS, SAMPLES, LENGTH)
         orders = {
-            f"mixstream, window_samples {size:,}": order_of_mixstream(root, size)
+            f"shuffle, mixstream, window_samples {size:,}": order_of_mixstream(root, size)
             for size in (1 << 14, 1 << 15, 1 << 17)
         }
     for size in (1 << 14, 1 << 15, 1 << 17, 1 << 18):
-        orders[f"streaming py1e, shuffle_block_size {size:,}"] = order_of_streaming(size)
+        orders[f"shuffle, streaming py1e, shuffle_block_size {size:,}"] = order_of_streaming(size)
     report("shuffle", [Row(name, "samples", quality(order)) for name, order in orders.items()], shards=SHARDS)
 
 
