@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from streams_on_disk import make_streams
+from streams_on_disk import make_large
 
 LENGTH = 8  # tokens of a sample
 
 
 def make_small(root: Path, streams: int, samples: int = 2000) -> None:
     """Write streams of `samples` rows of 8 tokens each, one shard a stream."""
-    make_streams(root, [samples] * streams, LENGTH)
+    make_large(root, streams, 1, samples, LENGTH)
 
 
 def zipf(count: int) -> list[float]:
