@@ -1,6 +1,7 @@
 # make demo [CORPORA=DIR]   the main job, end to end, on the corpus that ships here or on yours
 # make test                 the whole test suite
 # make lint                 ruff, mypy, import-linter
+# make bench [BENCH=--quick]  every benchmark, beside other loaders
 # Each makes .venv first, once; a change of pyproject.toml makes it again.
 
 CORPORA ?= recipes/quickstart
@@ -12,7 +13,7 @@ BIN     := $(VENV)/bin
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 # The supported Pythons are Composer's: 3.10 to 3.12.
 FIND_PYTHON = for p in $(PYTHON) python3 python3.12 python3.11 python3.10; do \
@@ -41,7 +42,8 @@ lint: $(VENV)/installed
 	$(BIN)/lint-imports
 
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/read.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python benchmarks/run_all.py $(BENCH)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

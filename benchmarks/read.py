@@ -1,124 +1,108 @@
-"""Steady reading of local streams: MixtureLoader against StreamingDataset and against the ceiling.
+"""Steady reading of raw local streams: MixtureLoader against other loaders and against the ceiling.
 
-Isolates: the order, the gather and the copy to an int64 `input_ids` tensor, page cache warm, 0 workers. Six streams
-of raw MDS shards, 2048 uint16 tokens a sample, weights .4 .25 .15 .1 .06 .04. The ceiling is a bare memory map of the
-same bytes: the same number of random rows gathered and converted, no order, no mixture. Contenders take turns, three
-times or more; medians are printed, ratios last, as JSON.
+Isolates the order, the gather and the copy to an int64 `input_ids` tensor, page cache warm. Six streams of 2048 uint16
+tokens a sample, weights .4 .25 .15 .1 .06 .04 and sizes in the same proportion; shards of 16 MB. Every contender ends
+in the same int64 tensor of (batch, 2048) and goes through the same loop. mixstream and StreamingDataset read the same
+MDS shards, litdata its own format of the same tokens, Grain, torchdata.nodes and the ceiling one flat file of them.
+Each measurement is `--seconds` long after a warm-up. Contenders take turns; each has a process of its own, which lives
+as long as the benchmark does and waits while it is not its turn: libraries change each other's settings (Grain and
+litdata how processes are started).
 
-    python benchmarks/read.py [--samples 4000] [--repeats 3]
+    python benchmarks/read.py [--batches 8,64,512] [--workers 0,2] [--repeats 3] [--seconds 2]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+import gc
+import os
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 
+import contenders as all_of
 import numpy as np
 import torch
-from streaming import MDSWriter, Stream, StreamingDataset
-from torch.utils.data import DataLoader
-
-from mixstream import Catalog, build_plan
-from mixstream.loader import MixtureLoader
+from contenders import WEIGHTS, Place
+from measure import Row, in_turns, rate, report
+from streams_on_disk import flatten, make_streams, scratch
 
 LENGTH = 2048
-WEIGHTS = (0.4, 0.25, 0.15, 0.1, 0.06, 0.04)
+DRAWS = 60_000  # samples of mixstream's order that the ceiling reads again and again
+RATIOS = ("streaming", "litdata", "grain", "torchdata", "ceiling")
 
 
-def make_streams(root: Path, samples: int) -> None:
-    rng = np.random.default_rng(0)
-    for number in range(len(WEIGHTS)):
-        columns = {"tokens": f"ndarray:uint16:{LENGTH}"}
-        with MDSWriter(out=str(root / f"l{number}.web"), columns=columns, size_limit=1 << 24) as writer:
-            for _ in range(samples):
-                writer.write({"tokens": rng.integers(0, 50_000, LENGTH, dtype=np.uint16)})
+def measured(name: str, place: Place, draws: np.ndarray, seconds: float) -> float:
+    """Return one contender's samples per second."""
+    warnings.filterwarnings("ignore")
+    make = getattr(all_of, name)
+    batches = make(place, draws) if name == "ceiling" else make(place)
+    first = next(batches)
+    if first.dtype != torch.int64 or first.shape != (place.batch_size, LENGTH):
+        raise TypeError(f"{name} gave {first.dtype} of {tuple(first.shape)}")
+    del first
+    found = rate(batches, place.batch_size, seconds)
+    batches.close()
+    gc.collect()
+    return found
 
 
-def ours(root: Path, batch_size: int, batches: int) -> Iterator[torch.Tensor]:
-    catalog = Catalog.open(root)
-    weights = dict(zip(catalog.names, WEIGHTS, strict=True))
-    plan = build_plan(catalog, weights, batches * batch_size * LENGTH, batch_size)
-    for batch in MixtureLoader(plan):
-        yield batch["input_ids"]
+def drawn(place: Place) -> np.ndarray:
+    """Return the rows that mixstream reads first, as rows of the flat file."""
+    draws: list[np.ndarray] = []
+    for _ in islice(all_of.mixstream(place, draws), DRAWS // place.batch_size):
+        pass
+    return np.concatenate(draws)
 
 
-def streamings(root: Path, batch_size: int, batches: int) -> Iterator[torch.Tensor]:
-    streams = [
-        Stream(local=str(path), proportion=weight) for path, weight in zip(sorted(root.iterdir()), WEIGHTS, strict=True)
-    ]
-    dataset = StreamingDataset(
-        streams=streams, batch_size=batch_size, shuffle=True, epoch_size=batches * batch_size, num_canonical_nodes=1
+def compare(place: Place, processes: dict[str, ProcessPoolExecutor], repeats: int, seconds: float) -> Row:
+    """Return the row of one batch size and number of workers."""
+    draws = processes["mixstream"].submit(drawn, replace(place, workers=0)).result()
+    figures, notes = in_turns(
+        {
+            name: lambda name=name, own=own: own.submit(measured, name, place, draws, seconds).result()
+            for name, own in processes.items()
+        },
+        repeats,
     )
-
-    def collate(samples: list[dict[str, np.ndarray]]) -> torch.Tensor:
-        return torch.from_numpy(np.stack([sample["tokens"] for sample in samples]).astype(np.int64))
-
-    yield from DataLoader(dataset, batch_size=batch_size, collate_fn=collate)
-
-
-def ceiling(root: Path, batch_size: int, batches: int) -> Iterator[torch.Tensor]:
-    path = root.parent / "flat.bin"
-    if not path.exists():
-        with path.open("wb") as flat:
-            for shard in sorted(root.glob("*/*.mds")):
-                content = shard.read_bytes()
-                num_samples = int.from_bytes(content[:4], "little")
-                flat.write(content[-2 * LENGTH * num_samples :])
-    rows = np.memmap(path, dtype=np.uint16, mode="r").reshape(-1, LENGTH)
-    order = np.random.default_rng(1).integers(0, len(rows), (batches, batch_size))
-    for own in order:
-        yield torch.from_numpy(rows[own].astype(np.int64))
-
-
-def samples_per_second(
-    contender: Callable[[Path, int, int], Iterator[torch.Tensor]], root: Path, batch_size: int, batches: int
-) -> float:
-    """Return the rate after the first tenth of the batches."""
-    warm = batches // 10
-    started, read = 0.0, 0
-    for number, batch in enumerate(contender(root, batch_size, batches)):
-        assert batch.dtype == torch.int64
-        assert batch.shape == (batch_size, LENGTH)
-        if number == warm:
-            started = time.perf_counter()
-        elif number > warm:
-            read += batch_size
-    return read / (time.perf_counter() - started)
+    row = Row(
+        f"steady read, batch {place.batch_size}, {place.workers} workers", "samples/s", figures, notes=notes,
+        reach="15 x streaming (0 workers), ahead of the others, 0.6 of the ceiling",
+    )  # fmt: skip
+    for other in RATIOS:
+        row.ratio(f"mixstream / {other}", "mixstream", other)
+    return row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, default=4000, help="samples of each stream")
+    parser.add_argument("--samples", type=int, default=60_000, help="samples of all streams together")
+    parser.add_argument("--batches", default="8,64,512")
+    parser.add_argument("--workers", default="0,2")
+    parser.add_argument("--only", default=",".join(RATIOS), help="contenders beside mixstream")
     parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-    contenders = {"mixstream": ours, "streaming": streamings, "memmap": ceiling}
-    told = []
-    with tempfile.TemporaryDirectory() as place:
-        root = Path(place) / "streams"
-        make_streams(root, arguments.samples)
-        for batch_size in (8, 64):
-            batches = arguments.samples * 4 // batch_size
-            rates: dict[str, list[float]] = {name: [] for name in contenders}
-            for _ in range(arguments.repeats):
-                for name, contender in contenders.items():
-                    rates[name].append(samples_per_second(contender, root, batch_size, batches))
-            medians = {name: round(statistics.median(own)) for name, own in rates.items()}
-            for name, own in rates.items():
-                print(f"batch {batch_size:3} {name:10} {medians[name]:9,} samples/s ({min(own):,.0f}-{max(own):,.0f})")
-            told.append(
-                {
-                    "batch_size": batch_size,
-                    "samples_per_second": medians,
-                    "of_streaming": round(medians["mixstream"] / medians["streaming"], 2),
-                    "of_memmap": round(medians["mixstream"] / medians["memmap"], 2),
-                }
-            )
-    print(json.dumps({"benchmark": "read", "sequence_length": LENGTH, "results": told}))
+    parser.add_argument("--seconds", type=float, default=2.0)
+    asked = parser.parse_args()
+    samples = tuple(round(asked.samples * weight) for weight in WEIGHTS)
+    rows = []
+    with scratch() as folder, ExitStack() as stack:
+        os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = str(folder / "litdata-cache")
+        root = Path(folder) / "streams"
+        make_streams(root, samples, LENGTH)
+        flatten(root, root.parent / "flat.bin", LENGTH)
+        processes = {
+            name: stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
+            for name in ["mixstream", *(name for name in asked.only.split(",") if name)]
+        }
+        for batch_size in map(int, asked.batches.split(",")):
+            for workers in map(int, asked.workers.split(",")):
+                place = Place(root, samples, LENGTH, batch_size, workers)
+                rows.append(compare(place, processes, asked.repeats, asked.seconds))
+    report("read", rows, length=LENGTH, samples=asked.samples, repeats=asked.repeats, seconds=asked.seconds)
 
 
 if __name__ == "__main__":
