@@ -71,6 +71,7 @@ def in_turns(
             _fixed_work()
             try:
                 figures[name].append(contenders[name]())
+                print(f"turn {turn + 1}: {name} {brief(figures[name][-1])}", file=sys.stderr, flush=True)
             except Exception as problem:  # noqa: BLE001  a contender that cannot run costs its own row only
                 missing[name] = f"{name}: {why_not(problem)}"
                 figures[name] = []
