@@ -2,7 +2,7 @@
 # make test                 the whole test suite
 # make lint                 ruff, mypy, import-linter
 # make bench [BENCH=--quick]  every benchmark, beside other loaders
-# Each makes .venv first, once; a change of pyproject.toml makes it again.
+# Each makes .venv first, once; a change of pyproject.toml or of the kernels makes it again.
 
 CORPORA ?= recipes/quickstart
 DEMO    ?= runs/$(shell basename -- "$$(realpath -m -- "$(CORPORA)")")
@@ -19,7 +19,7 @@ help:
 FIND_PYTHON = for p in $(PYTHON) python3 python3.12 python3.11 python3.10; do \
 	  $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && { echo $$p; break; }; done
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: pyproject.toml setup.py mixstream/_kernels.c
 	@python=$$($(FIND_PYTHON)); \
 	  [ -n "$$python" ] || { echo "mixstream needs Python 3.10, 3.11 or 3.12; none was found (PYTHON=/path/to/python3.11 names one)" >&2; exit 2; }; \
 	  echo "installing into $(VENV) with $$($$python --version), once (some minutes, about 6 GB) ..."; \

@@ -7,12 +7,18 @@ mathematics, gives the same numbers, and takes its place: slower, never differen
 
 from __future__ import annotations
 
+import importlib
 import os
-from typing import Any
+from types import ModuleType
 
-native: Any = None
-if os.environ.get("MIXSTREAM_KERNELS") != "0":
+
+def _find() -> ModuleType | None:
+    if os.environ.get("MIXSTREAM_KERNELS") == "0":
+        return None
     try:
-        from mixstream import _kernels as native
+        return importlib.import_module("mixstream._kernels")
     except ImportError:
-        native = None
+        return None
+
+
+native = _find()

@@ -1,10 +1,12 @@
-"""What is read: the order of every stream, the global batches, and the DataLoader that yields them.
-
-order       position in a stream -> row, repeat
+"""What is read: the order       position in a stream and lane -> row, repeat
+batches     a ledger -> the next global batches, row by row
 state       the loader's position as one JSON string
-sampler     global batch b -> draws; each rank's slice of it
-dataset     draws -> tensors
+migrate     a state carried over to another plan
+sampler     batches decided ahead, given to a rank, consumed; weights that change on the way
+reader      samples -> tokens, from the shards that are mapped
+dataset     draws -> batches of tensors (buffers.py: their memory; documents.py: where documents begin)
 dataloader  MixtureLoader: all of it as a torch DataLoader
+trace       any past batch, again, without the run
 """
 
 from mixstream.loader.dataloader import MixtureLoader

@@ -13,8 +13,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from mixstream.errors import MixstreamError, MixtureError, PlanSpentError, StateError, StreamError
-from mixstream.loader.dataset import Batch, Columns, MixtureDataset
 from mixstream.loader.batches import GlobalOrder
+from mixstream.loader.dataset import Batch, Columns, MixtureDataset
+from mixstream.loader.migrate import migrate_state
 from mixstream.loader.sampler import MixtureSampler
 from mixstream.loader.state import dump_state, parse_state
 from mixstream.mixture.ledger import Ledger
@@ -178,13 +179,27 @@ class MixtureLoader(DataLoader[Batch]):
         """Return what has been consumed, and the weights that are still to act, as one JSON string."""
         return dump_state(self._sampler.state(), self.plan)
 
-    def load_state_dict(self, state: str) -> None:
+    def load_state_dict(self, state: str, migrate: bool = False) -> list[str]:
         """Continue from a state, with any number of ranks and workers.
 
+        Args:
+            state: what `state_dict` returned.
+            migrate: carry a state of another plan over to this one, every stream where it was: streams may have come,
+                gone or grown by shards at their end, batch size, weights and budgets may be others.
+
+        Returns:
+            What differs between the plans, a sentence each; nothing, where they are the same.
+
         Raises:
-            StateError: the state belongs to another plan.
+            StateError: the state belongs to another plan, and that is not wanted, or cannot be carried over.
         """
-        self._sampler.load(parse_state(state, self.plan), samples_before=0)
+        differences: list[str] = []
+        if migrate:
+            loaded, differences = migrate_state(state, self.plan, self._streams)
+        if not differences:
+            loaded = parse_state(state, self.plan)
+        self._sampler.load(loaded, samples_before=0)
+        return differences
 
 
 def _open_planned(entry: PlannedStream, plan: Plan, store: ShardStore) -> Stream:

@@ -14,10 +14,10 @@ import torch
 from torch.utils.data import Dataset
 
 from mixstream.errors import MixtureError
-from mixstream.loader.documents import document_columns
-from mixstream.loader.reader import TokenReader
 from mixstream.loader.batches import Draws
 from mixstream.loader.buffers import Buffers
+from mixstream.loader.documents import document_columns
+from mixstream.loader.reader import TokenReader
 from mixstream.loader.sampler import MixtureSampler
 from mixstream.loader.state import dump_state, parse_state
 from mixstream.mixture.plan import Plan

@@ -46,9 +46,9 @@ def mix(values: UInt64, key: int) -> UInt64:
     return z ^ (z >> np.uint64(31))
 
 
-def below(bits: UInt64, count: UInt64 | int) -> UInt64:
+def below(bits: UInt64, count: UInt64 | np.uint64) -> UInt64:
     """Return numbers below `count` (< 2^32) from 64 mixed bits each."""
-    return ((bits >> np.uint64(32)) * np.asarray(count, dtype=np.uint64)) >> np.uint64(32)
+    return ((bits >> np.uint64(32)) * count) >> np.uint64(32)
 
 
 def shuffled(count: int, key: int) -> Int64:

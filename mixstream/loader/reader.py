@@ -143,7 +143,8 @@ class TokenReader:
         shard[:] = np.searchsorted(self._starts, places, side="right") - 1
         self._clock += 1
         self._used[shard] = self._clock
-        return places - self._starts[shard]
+        row: Int64 = places - self._starts[shard]
+        return row
 
     def _open_all(self, shard: Int64) -> None:
         """Open those of `shard` that are not, and close those read least lately beyond the limit.

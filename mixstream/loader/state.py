@@ -6,7 +6,7 @@ fresh process lacks and refuse those that are new.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -100,7 +100,7 @@ def dump_state(state: LoaderState, plan: Plan) -> str:
         owed=tuple(ledger.owed.tolist()),
         shares=tuple(ledger.shares.tolist()),
         pending=tuple(sorted((batch, dict(weights)) for batch, weights in state.pending.items())),
-        growth={name: tuple(_saved_growth(grown) for grown in growth) for name, growth in state.growth.items()},
+        growth={name: tuple(saved_growth_of(grown) for grown in growth) for name, growth in state.growth.items()},
         dropped=dict(state.dropped),
         plan=plan.identity,
     )
@@ -121,7 +121,7 @@ def parse_state(text: str, plan: Plan) -> LoaderState:
             f"the state belongs to another plan: {'; '.join(differences[:3])}{more}; resume with the plan it "
             f"was saved under, start anew in another folder, or carry it over (migrate)"
         )
-    check_account(saved, plan)
+    check_account(saved, plan.batch_size, plan.streams, plan.lanes, plan.num_batches)
     ledger = Ledger(
         batch=saved.batch,
         end_batch=saved.end_batch,
@@ -130,7 +130,7 @@ def parse_state(text: str, plan: Plan) -> LoaderState:
         shares=np.array(saved.shares, dtype=np.int64),
         scheduled=saved.scheduled,
     )
-    growth = {name: tuple(_growth(grown) for grown in own) for name, own in saved.growth.items()}
+    growth = {name: tuple(growth_of(grown) for grown in own) for name, own in saved.growth.items()}
     return LoaderState(ledger, saved.samples, dict(saved.pending), growth, saved.dropped)
 
 
@@ -154,40 +154,41 @@ def state_differences(saved: SavedState, plan: Plan) -> list[str]:
     return sorted(_differences(saved.plan, plan.identity), key=lambda told: not told.endswith(("is gone", "is new")))
 
 
-def check_account(saved: SavedState, plan: Plan) -> None:
-    """Refuse an account that no run of the plan can have come to.
+def check_account(saved: SavedState, batch_size: int, streams: Sequence[str], lanes: int, num_batches: int) -> None:
+    """Refuse an account that no run of such a plan can have come to.
 
     Raises:
         StateError: telling what does not add up.
     """
     read = sum(map(sum, saved.cursors)) + sum(sum(stream.cursors) for stream in saved.dropped.values())
-    lanes = {len(saved.cursors), *(len(stream.cursors) for stream in saved.dropped.values())}
-    lanes |= {len(grown.positions) for growth in saved.growth.values() for grown in growth}
-    streams = {len(saved.owed), len(saved.shares), *map(len, saved.cursors)}
+    found_lanes = {len(saved.cursors), *(len(stream.cursors) for stream in saved.dropped.values())}
+    found_lanes |= {len(grown.positions) for growth in saved.growth.values() for grown in growth}
     told = {
-        "streams counted": (streams, {len(plan.streams)}),
-        "lanes": (lanes, {plan.lanes}),
-        "streams that have grown": (set(saved.growth) <= set(plan.streams), True),
+        "streams counted": ({len(saved.owed), len(saved.shares), *map(len, saved.cursors)}, {len(streams)}),
+        "lanes": (found_lanes, {lanes}),
+        "streams that have grown": (set(saved.growth) <= set(streams), True),
         "draws": (read, saved.samples),
-        "samples of its batches": (0 <= saved.batch * plan.batch_size - saved.samples < plan.batch_size, True),
+        "samples of its batches": (0 <= saved.batch * batch_size - saved.samples < batch_size, True),
         "units owed": (sum(saved.owed), 0),
         "units of shares": (sum(saved.shares), UNIT),
-        "batches up to its end": (saved.batch <= saved.end_batch <= plan.num_batches, True),
+        "batches up to its end": (saved.batch <= saved.end_batch <= num_batches, True),
     }
     for what, (found, expected) in told.items():
         if found != expected:
             raise StateError(f"the state does not add up: {what} are {found}, expected {expected}; it is damaged")
     for batch, weights in saved.pending:
-        check_weights(weights, plan.streams)
-        if not saved.batch <= batch < plan.num_batches:
+        check_weights(weights, streams)
+        if not saved.batch <= batch < num_batches:
             raise StateError(f"the state has weights for batch {batch} of a run at {saved.batch}; it is damaged")
 
 
-def _saved_growth(growth: Growth) -> SavedGrowth:
+def saved_growth_of(growth: Growth) -> SavedGrowth:
+    """Return a growth as JSON."""
     return SavedGrowth(num_samples=growth.num_samples, positions=growth.positions)
 
 
-def _growth(saved: SavedGrowth) -> Growth:
+def growth_of(saved: SavedGrowth) -> Growth:
+    """Return a growth from JSON."""
     return Growth(saved.num_samples, saved.positions)
 
 

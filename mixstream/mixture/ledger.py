@@ -18,6 +18,7 @@ from mixstream.mixture.phases import Phase
 from mixstream.mixture.simplex import Float64
 from mixstream.streams.index import Int64
 
+
 @dataclass(frozen=True, eq=False)
 class Terms:
     """What a run was promised, fixed by its plan; K streams, L lanes.
@@ -63,7 +64,8 @@ class Ledger:
     @property
     def drawn(self) -> Int64:
         """Draws of each stream so far, (K,)."""
-        return self.cursors.sum(axis=0)
+        drawn: Int64 = self.cursors.sum(axis=0)
+        return drawn
 
 
 def open_ledger(terms: Terms) -> Ledger:

@@ -1,21 +1,19 @@
-"""A plan walked batch by batch with the engine itself."""
+"""A plan walked with the engine itself."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
-from mixstream.mixture.ledger import draw, open_ledger
+from mixstream.mixture.ledger import advance, draw, enter_phase, next_phase, open_ledger
 
 
 def walk(plan):
     """Return the draws of every batch of a plan's run, (batches, K)."""
-    ledger, rows = open_ledger(plan.shares, plan.terms), []
-    shares = {phase.first_batch: phase.shares for phase in plan.phases}
+    ledger, rows = open_ledger(plan.terms), []
     while True:
-        step = draw(dataclasses.replace(ledger, shares=shares.get(ledger.batch, ledger.shares)), plan.terms)
-        if step is None:
+        ledger = enter_phase(ledger, plan.terms)
+        counts = draw(ledger, plan.terms, next_phase(ledger, plan.terms) - ledger.batch)
+        if not len(counts):
             return np.array(rows)
-        counts, ledger = step
-        rows.append(counts)
+        rows.extend(counts.sum(axis=1))
+        ledger = advance(ledger, plan.terms, counts)
