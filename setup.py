@@ -1,4 +1,4 @@
-"""The compiled kernels; everything else is in pyproject.toml. Without a compiler mixstream is installed without them."""
+"""The compiled kernels, left out where there is no compiler; everything else is in pyproject.toml."""
 
 from setuptools import Extension, setup
 

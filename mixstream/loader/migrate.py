@@ -50,8 +50,8 @@ def migrate_state(text: str, plan: Plan, streams: Sequence[Stream]) -> tuple[Loa
     for key in KEPT:
         if old.get(key) != getattr(plan, key):
             raise StateError(
-                f"the state's plan has {key}={old.get(key)!r}, this one {getattr(plan, key)!r}; it decides the order of "
-                f"every stream, so none could go on where it was: keep it, or start anew in another folder"
+                f"the state's plan has {key}={old.get(key)!r}, this one {getattr(plan, key)!r}; it decides the order "
+                f"of every stream, so none could go on where it was: keep it, or start anew in another folder"
             )
     check_account(saved, old["batch_size"], [entry["name"] for entry in old["entries"]], plan.lanes, old["num_batches"])
     places = _places(saved)
@@ -107,9 +107,9 @@ def _go_on(
     if not is_prefix or stream.index.prefix_fingerprint(num_shards) != place.fingerprint:
         raise StateError(
             f"stream {entry.name!r} has changed: it had {place.num_samples:,} samples, fingerprint "
-            f"{place.fingerprint}, and has {entry.num_samples:,}, {entry.fingerprint}; a run goes on only where its first "
-            f"{place.num_samples:,} are the same, with shards added behind them: put the old shards back, or give "
-            f"the stream another name"
+            f"{place.fingerprint}, and has {entry.num_samples:,}, {entry.fingerprint}; a run goes on only where its "
+            f"first {place.num_samples:,} are the same, with shards added behind them: put the old shards back, or "
+            f"give the stream another name"
         )
     return place.cursors, (*growth, Growth(place.num_samples, place.cursors))
 

@@ -202,7 +202,7 @@ def test_a_stream_that_grows_reads_what_came_at_the_end_of_the_repeat_and_nothin
 @given(st.integers(SMALL + 1, 5000), st.integers(0, MASK), st.data())
 def test_the_kernel_shuffles_a_window_as_the_definition_does(count, key, data):
     assert native is not None, "the kernels were not built: is there a C compiler?"
-    ends = np.array(sorted(data.draw(st.sets(st.integers(1, count - 1), max_size=5))) + [count])
+    ends = np.array([*sorted(data.draw(st.sets(st.integers(1, count - 1), max_size=5))), count])
     shifts = np.array(data.draw(st.lists(st.integers(0, 10**12), min_size=len(ends), max_size=len(ends))))
     first = data.draw(st.integers(0, count - 1))
     rows = np.empty(data.draw(st.integers(0, count - first)), np.int64)
