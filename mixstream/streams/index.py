@@ -44,7 +44,7 @@ class MdsIndex:
         column_encodings: MDS encoding of each column, such as ``ndarray:uint16:2048``.
         column_sizes: bytes of each column, None where they vary from sample to sample.
         fingerprint: hash of the columns and the raw files (names, sizes, samples, noted hashes); compressing
-            a stream in another way does not change it.
+            those in another way does not change it.
         compression: of the files on disk, such as ``zstd:7``; None: they are raw.
         compressed_files: S paths of the compressed shards, empty where they are raw.
         compressed_bytes: (S,) their sizes, empty where they are raw.
