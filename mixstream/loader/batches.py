@@ -13,7 +13,7 @@ from mixstream.kernels import native
 from mixstream.loader.order import Growth, StreamOrder, below, key_of, mix
 from mixstream.mixture.ledger import Ledger, advance, draw, enter_phase, next_phase, reweigh
 from mixstream.mixture.plan import Plan
-from mixstream.mixture.simplex import check_weights
+from mixstream.mixture.simplex import Float64
 from mixstream.streams.index import Int64
 
 
@@ -96,12 +96,15 @@ class GlobalOrder:
         if not len(counts):
             return None
         totals = counts.sum(axis=0)
-        lanes, streams = np.nonzero(totals)
         read = [
-            self._orders[stream].rows(int(ledger.cursors[lane, stream]), int(totals[lane, stream]), lane)
-            for lane, stream in zip(lanes.tolist(), streams.tolist(), strict=True)
+            segment
+            for lane, stream in zip(*map(np.ndarray.tolist, np.nonzero(totals)), strict=True)
+            for segment in self._orders[stream].segments(
+                int(ledger.cursors[lane, stream]), int(totals[lane, stream]), lane
+            )
         ]
-        rows, repeats = (np.concatenate(columns) for columns in zip(*read, strict=True))
+        rows = np.concatenate([own for own, _ in read])
+        repeats = np.repeat([repeat for _, repeat in read], [len(own) for own, _ in read])
         cursors = np.cumsum(totals).reshape(totals.shape) - totals
         return Decided(ledger, counts, self._place(counts, cursors, rows, repeats, ledger.batch))
 
@@ -119,9 +122,9 @@ class GlobalOrder:
         taken = None if batch is None else batch - decided.ledger.batch
         return advance(decided.ledger, self.terms, decided.counts[:taken])
 
-    def reweigh(self, ledger: Ledger, weights: Mapping[str, float]) -> Ledger:
-        """Return the ledger with new weights from its next batch on."""
-        return reweigh(ledger, self.terms, check_weights(weights, self.plan.streams))
+    def reweigh(self, ledger: Ledger, weights: Float64) -> Ledger:
+        """Return the ledger with new weights (K,) from its next batch on."""
+        return reweigh(ledger, self.terms, weights)
 
 
 def place_slowly(counts: Int64, cursors: Int64, rows: Int64, repeats: Int64, first: int, key: int) -> Draws:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from mixstream.errors import MixstreamError, MixtureError, PlanSpentError, StateError, StreamError
+from mixstream.errors import MixstreamError, MixtureError, PlanSpentError, StateError
+from mixstream.loader.ahead import ReadAhead
 from mixstream.loader.batches import GlobalOrder
 from mixstream.loader.dataset import Batch, Columns, MixtureDataset
 from mixstream.loader.migrate import migrate_state
+from mixstream.loader.planned import open_planned, samples_of
 from mixstream.loader.sampler import MixtureSampler
 from mixstream.loader.state import dump_state, parse_state
 from mixstream.mixture.ledger import Ledger
-from mixstream.mixture.plan import Plan, PlannedStream
-from mixstream.streams.catalog import Stream, open_stream
+from mixstream.mixture.plan import Plan
 from mixstream.streams.store import ShardStore
 
 WEIGHT_LAG = 8
@@ -90,9 +90,10 @@ class MixtureLoader(DataLoader[Batch]):
                 f"weight_lag={weight_lag}; choose weight_lag of at least {num_workers} or fewer workers"
             )
         store = ShardStore(cache_dir, verify_hashes)
-        streams = [_open_planned(entry, plan, store) for entry in plan.entries]
-        parts = plan.stored_sequence_length // plan.sequence_length
-        order = GlobalOrder(plan, [stream.index.shard_samples * parts for stream in streams], {})
+        streams = open_planned(plan)
+        for stream in streams:
+            store.check(stream)
+        order = GlobalOrder(plan, [samples_of(plan, stream) for stream in streams], {})
         rank, self._world_size = _place(rank, world_size)
         self._sampler = MixtureSampler(order, rank, self._world_size, weight_lag)
         self._reading = MixtureDataset(plan, streams, store, self._sampler, Columns(labels, documents))
@@ -140,18 +141,16 @@ class MixtureLoader(DataLoader[Batch]):
             )
 
     def _read_here(self) -> Iterator[Batch]:
-        """Yield this rank's batches, read in this process, some in one call where they are small.
-
-        A thread goes ahead: it opens the shards of what is decided and brings their rows into memory. Its errors are
-        ours, when we come to read what it could not.
-        """
+        """Yield this rank's batches, read in this process, some in one call where they are small."""
         sampler = self._sampler
         chunk = max(1, min(self._weight_lag, CHUNK_ROWS * self._world_size // self.plan.batch_size))
-        with ThreadPoolExecutor(1, "mixstream-read-ahead") as thread:
-            walk = sampler.start()
-            walk.decided = lambda draws: thread.submit(self._reading.warm, sampler.part(draws))
+        ahead = ReadAhead(self._reading.warm, self._reading.is_open)
+        try:
+            walk = sampler.start(lambda draws: ahead.add(sampler.part(draws)))
             while (draws := sampler.draw(walk, sampler.consumed, chunk)) is not None:
                 yield from self._reading.read(draws, self.pin_memory)
+        finally:
+            ahead.close()
 
     def set_weights(self, weights: Mapping[str, float], at_batch: int | None = None) -> int:
         """Give the streams new weights; their repeat budgets and the plan's floor hold as before.
@@ -200,21 +199,6 @@ class MixtureLoader(DataLoader[Batch]):
             loaded = parse_state(state, self.plan)
         self._sampler.load(loaded, samples_before=0)
         return differences
-
-
-def _open_planned(entry: PlannedStream, plan: Plan, store: ShardStore) -> Stream:
-    """Return a planned stream, if it still is what it was when the plan was made."""
-    stream = open_stream(entry.name, Path(plan.root) / entry.name / (plan.split or ""), entry.token_column)
-    parts = plan.stored_sequence_length // plan.sequence_length
-    found = (stream.fingerprint, stream.num_samples * parts, stream.sequence_length)
-    planned = (entry.fingerprint, entry.num_samples, plan.stored_sequence_length)
-    if found != planned:
-        raise StreamError(
-            f"stream {entry.name!r} has changed since the plan was made: fingerprint, samples and sequence length "
-            f"are {found}, planned {planned}; make the plan again"
-        )
-    store.check(stream)
-    return stream
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

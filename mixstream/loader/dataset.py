@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -22,6 +23,7 @@ from mixstream.loader.sampler import MixtureSampler
 from mixstream.loader.state import dump_state, parse_state
 from mixstream.mixture.plan import Plan
 from mixstream.streams.catalog import Stream
+from mixstream.streams.index import Int64
 from mixstream.streams.store import ShardStore
 
 Batch = dict[str, torch.Tensor]
@@ -89,9 +91,13 @@ class MixtureDataset(Dataset[Batch]):
                 batch |= document_columns(batch["input_ids"], self._plan.tokenizer.eod_token_id)
         return batches
 
-    def warm(self, draws: Draws) -> None:
-        """Open the shards of draws and bring their rows into memory, so that `read` need not wait for them."""
-        self._own_reader().warm(draws.stream.reshape(-1), draws.sample.reshape(-1))
+    def warm(self, parts: Sequence[Draws]) -> float:
+        """Open the shards of draws and bring their rows into memory for a `read` to come; return seconds a row."""
+        return self._own_reader().warm(*_joined(parts))
+
+    def is_open(self, parts: Sequence[Draws]) -> bool:
+        """Return whether all shards of draws are open."""
+        return self._own_reader().is_open(*_joined(parts))
 
     def state_dict(self, num_samples: int, from_beginning: bool) -> str:
         """Return the state after `num_samples` trained samples of this run, for Composer.
@@ -128,3 +134,11 @@ class MixtureDataset(Dataset[Batch]):
             "_reader": None,
             "_buffers": Buffers(),
         }  # workers read, they do not decide
+
+
+def _joined(parts: Sequence[Draws]) -> tuple[Int64, Int64]:
+    """Return the streams and samples of draws, (n,) each."""
+    return (
+        np.concatenate([part.stream.reshape(-1) for part in parts]),
+        np.concatenate([part.sample.reshape(-1) for part in parts]),
+    )

@@ -203,18 +203,22 @@ class StreamOrder:
 
     def rows(self, position: int, count: int, lane: int = 0) -> tuple[Int64, Int64]:
         """Return the (count,) rows and repeats at positions `position` .. `position + count - 1` of a lane."""
-        rows = np.empty(count, dtype=np.int64)
-        repeats = np.empty(count, dtype=np.int64)
-        done = 0
-        while done < count:
+        segments = [(np.empty(0, np.int64), 0), *self.segments(position, count, lane)]
+        rows, repeats = zip(*segments, strict=True)
+        return np.concatenate(rows), np.repeat(repeats, [len(own) for own in rows])
+
+    def segments(self, position: int, count: int, lane: int = 0) -> list[tuple[Int64, int]]:
+        """Return what `rows` does as stretches of one repeat each, of rows and the repeat's number."""
+        found = []
+        while count > 0:
             window = self._windows[lane]
-            if window is None or not window.start <= position + done < window.end:
-                window = self._windows[lane] = self._window(lane, position + done)
-            taken = min(count - done, window.end - position - done)
-            rows[done : done + taken] = window.read(position + done, taken)
-            repeats[done : done + taken] = window.repeat
-            done += taken
-        return rows, repeats
+            if window is None or not window.start <= position < window.end:
+                window = self._windows[lane] = self._window(lane, position)
+            taken = min(count, window.end - position)
+            found.append((window.read(position, taken), window.repeat))
+            position += taken
+            count -= taken
+        return found
 
     def lane_size(self, lane: int) -> int:
         """Return the rows of a repeat in one lane."""

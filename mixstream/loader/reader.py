@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,8 +96,18 @@ class TokenReader:
         self.read(np.full(len(sample), number), sample, out)
         return torch.from_numpy(out)
 
-    def warm(self, stream: Int64, sample: Int64) -> None:
-        """Open the shards of samples (n,) and bring their tokens into memory, for a `read` to come; errors as there."""
+    def is_open(self, stream: Int64, sample: Int64) -> bool:
+        """Return whether the shards of samples (n,) are open."""
+        with self._lock:
+            return self._locate(stream, sample, np.empty_like(stream), np.empty_like(stream)) != CLOSED
+
+    def warm(self, stream: Int64, sample: Int64) -> float:
+        """Open the shards of samples (n,) and bring their tokens into memory, for a `read` to come; errors as there.
+
+        Returns:
+            The seconds that the latter took, a sample.
+        """
+        seconds = 0.0
         for first in range(0, len(stream), MAX_OPEN_SHARDS):
             rows = slice(first, first + MAX_OPEN_SHARDS)
             shard, source = np.empty_like(stream[rows]), np.empty_like(stream[rows])
@@ -107,8 +118,11 @@ class TokenReader:
                 if known != CLOSED:
                     break
                 self._open_all(shard)
+            begun = time.perf_counter()
             if native is not None:
                 native.touch(source, self._length * held[0].token_bytes)  # what is held stays mapped, if closed
+            seconds += time.perf_counter() - begun
+        return seconds / len(stream)
 
     def _table(self) -> tuple[Any, ...]:
         self._clock += 1

@@ -15,10 +15,9 @@ from mixstream.errors import MixtureError, StateError
 from mixstream.loader.batches import Decided, Draws, GlobalOrder
 from mixstream.loader.state import LoaderState
 from mixstream.mixture.ledger import Ledger, open_ledger
-from mixstream.mixture.simplex import check_weights
+from mixstream.mixture.simplex import Float64, check_weights
 
 DECIDED_ROWS = 1024  # decided at a time, while weights stay: enough to make numpy's calls cheap
-Weights = Mapping[str, float]
 
 
 class Walk:
@@ -27,19 +26,35 @@ class Walk:
     Deciding reads nothing, so it may run ahead of what weights allow: `change` takes back what it overtakes.
     """
 
-    def __init__(self, order: GlobalOrder, ledger: Ledger, pending: Mapping[int, Weights]) -> None:
-        """Begin before the ledger's batch; `pending` weights, by batch, are looked up as they come."""
+    def __init__(
+        self,
+        order: GlobalOrder,
+        ledger: Ledger,
+        pending: Mapping[int, Float64],
+        ahead: int,
+        decided: Callable[[Draws], object],
+    ) -> None:
+        """Begin before the ledger's batch.
+
+        Args:
+            order: decides.
+            ledger: before the first batch.
+            pending: {batch: (K,) weights} that are looked up as the batches come.
+            ahead: batches to decide beyond those asked for.
+            decided: is called with the draws (batches, B) of what is decided.
+        """
         self._order = order
+        self._ahead = ahead
+        self._decided = decided
         self._start = ledger
         self._pending = pending
         self._blocks: deque[Decided] = deque()  # each from where the one before ends
         self._most = 1
-        self.decided: Callable[[Draws], object] | None = None  # called with the draws of every block
 
     def draws(self, batch: int, most: int) -> Draws | None:
         """Return the draws of `batch` and the next ones, (batches, B): up to `most`; None at the end of the run."""
-        while (len(self._blocks) < 2 or self._blocks[-2].end <= batch) and self._decide():
-            pass  # one block further than asked for
+        while (not self._blocks or self._blocks[-1].end <= batch + self._ahead) and self._decide():
+            pass
         block = next((block for block in self._blocks if batch < block.end), None)
         if block is None:
             return None
@@ -76,8 +91,7 @@ class Walk:
             return False
         self._most = min(2 * self._most, max(1, DECIDED_ROWS // self._order.plan.batch_size))
         self._blocks.append(block)
-        if self.decided is not None:
-            self.decided(block.draws)
+        self._decided(block.draws)
         return True
 
 
@@ -114,9 +128,9 @@ class MixtureSampler(DistributedSampler[Any]):
             yield draws.take(0)
             batch += 1
 
-    def start(self) -> Walk:
-        """Begin a walk at the next batch to consume; the one before is stale."""
-        self._walk = Walk(self._order, self.ledger(), self._pending)
+    def start(self, decided: Callable[[Draws], object] = lambda draws: None) -> Walk:
+        """Begin a walk at the next batch to consume, which tells what it decides; the one before is stale."""
+        self._walk = Walk(self._order, self.ledger(), self._pending, self._weight_lag, decided)
         return self._walk
 
     def __len__(self) -> int:
@@ -144,7 +158,7 @@ class MixtureSampler(DistributedSampler[Any]):
 
     def set_weights(self, weights: Mapping[str, float], at_batch: int | None) -> int:
         """Note weights that act from a global batch on; see `MixtureLoader.set_weights`."""
-        check_weights(weights, self._order.plan.streams)
+        checked = check_weights(weights, self._order.plan.streams)
         earliest = self.consumed + self._weight_lag
         num_batches = self._order.plan.num_batches
         if at_batch is None:
@@ -159,7 +173,7 @@ class MixtureSampler(DistributedSampler[Any]):
             )
         at_batch = operator.index(at_batch)
         if at_batch < num_batches:
-            self._pending[at_batch] = {name: float(weight) for name, weight in weights.items()}
+            self._pending[at_batch] = checked
             self._walk.change(at_batch)
         return at_batch
 
@@ -174,7 +188,11 @@ class MixtureSampler(DistributedSampler[Any]):
             self._loaded,
             ledger=ledger,
             samples=self._loaded.samples + (ledger.batch - self._loaded.ledger.batch) * self._order.plan.batch_size,
-            pending={batch: weights for batch, weights in self._pending.items() if batch >= ledger.batch},
+            pending={
+                batch: dict(zip(self._order.plan.streams, weights.tolist(), strict=True))
+                for batch, weights in self._pending.items()
+                if batch >= ledger.batch
+            },
         )
 
     def trained_within(self, num_samples: int) -> bool:
@@ -202,8 +220,9 @@ class MixtureSampler(DistributedSampler[Any]):
         self._order = self._order.grown(state.growth)
         self._loaded = state
         self._samples_before = samples_before
-        self._pending = dict(state.pending)
-        self._walk = Walk(self._order, state.ledger, self._pending)
+        streams = self._order.plan.streams
+        self._pending = {batch: check_weights(weights, streams) for batch, weights in state.pending.items()}
+        self._walk = Walk(self._order, state.ledger, self._pending, 0, lambda draws: None)
         self.consumed = state.ledger.batch
         self.ended = False
         self.walks += 1

@@ -153,10 +153,13 @@ def draw_slowly(ledger: Ledger, terms: Terms, most: int) -> Int64:
 
 def advance(ledger: Ledger, terms: Terms, counts: Int64) -> Ledger:
     """Return the ledger after batches that drew `counts` (n, L, K) with its shares."""
-    drawn = counts.sum(axis=0)
-    return dataclasses.replace(
-        ledger,
-        batch=ledger.batch + len(counts),
-        cursors=ledger.cursors + drawn,
-        owed=ledger.owed + len(counts) * (ledger.shares * terms.batch_size) - drawn.sum(axis=0) * UNIT,
+    drawn = counts.sum(axis=0) if len(counts) != 1 else counts[0]  # sums may wrap round 2^64: differences do not
+    totals = drawn.sum(axis=0) if len(drawn) != 1 else drawn[0]
+    return Ledger(
+        ledger.batch + len(counts),
+        ledger.end_batch,
+        ledger.cursors + drawn,
+        ledger.owed + ledger.shares * (len(counts) * terms.batch_size) - totals * UNIT,
+        ledger.shares,
+        ledger.scheduled,
     )
