@@ -139,7 +139,7 @@ class _Layout:
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """A stretch of positions whose rows are shuffled together.
 
     Attributes:
@@ -199,7 +199,7 @@ class StreamOrder:
         self._pieces = lru_cache(maxsize=lanes)(self._deal)
         self._spans = [self._spans_of(lane) for lane in range(lanes)]
         self._layout = lru_cache(maxsize=2 * lanes)(self._lay_out)
-        self._windows: list[_Window | None] = [None] * lanes
+        self._windows: list[Window | None] = [None] * lanes
 
     def rows(self, position: int, count: int, lane: int = 0) -> tuple[Int64, Int64]:
         """Return the (count,) rows and repeats at positions `position` .. `position + count - 1` of a lane."""
@@ -213,7 +213,7 @@ class StreamOrder:
         while count > 0:
             window = self._windows[lane]
             if window is None or not window.start <= position < window.end:
-                window = self._windows[lane] = self._window(lane, position)
+                window = self._windows[lane] = self.window(lane, position)
             taken = min(count, window.end - position)
             found.append((window.read(position, taken), window.repeat))
             position += taken
@@ -266,7 +266,8 @@ class StreamOrder:
         spans.append(_Span(start, sum(sizes), repeat, (0, len(sizes))))
         return [span for span in spans if span.size]
 
-    def _window(self, lane: int, position: int) -> _Window:
+    def window(self, lane: int, position: int) -> Window:
+        """Return the window that a lane's position is in."""
         spans = self._spans[lane]
         number = bisect_right(spans, position, key=lambda span: span.start) - 1
         turn = (position - spans[number].start) // spans[number].size
@@ -285,7 +286,7 @@ class StreamOrder:
             rows = places + shifts[np.searchsorted(starts[1:], places, side="right")]
         sides = grid(high - low)
         ends = np.ascontiguousarray(starts[1:])
-        return _Window(layout.start + low, layout.start + high, repeat, key, sides, ends, shifts, rows)
+        return Window(layout.start + low, layout.start + high, repeat, key, sides, ends, shifts, rows)
 
     def _lay_out(self, lane: int, number: int, turn: int) -> _Layout:
         span = self._spans[lane][number]

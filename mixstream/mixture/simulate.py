@@ -27,7 +27,7 @@ from mixstream.mixture.apportion import UNIT
 from mixstream.mixture.plan import Plan
 from mixstream.mixture.simplex import Float64
 from mixstream.streams.catalog import Catalog
-from mixstream.streams.index import Int64, MdsIndex
+from mixstream.streams.index import Int64
 
 REPEATS_TOLD = 8
 OPEN_WINDOWS = 2  # the one that is read, and the one after it that is fetched meanwhile
@@ -43,10 +43,10 @@ class StreamForecast:
         repeats: draws / samples of the stream.
         repeat_batches: the batches in which its second, third ... repeat begins, eight at most.
         spent_batch: the batch in which its repeat budget is spent; None where it is not, or there is none.
-        stored_bytes: size of all its shards.
+        stored_bytes: size of all its files, compressed where they are.
         once_bytes: bytes to fetch where every shard that was fetched is kept.
         windows_bytes: bytes to fetch where only open windows are kept, so that each repeat fetches again.
-        cache_bytes: of the shards of two windows, on each lane's node.
+        cache_bytes: of the raw shards of two windows, on each lane's node.
     """
 
     name: str
@@ -109,7 +109,9 @@ def simulate(plan: Plan, catalog: Catalog) -> Simulation:
     streams = []
     for i, entry in enumerate(plan.entries):
         index = catalog[entry.name].index
-        reading = _Reading(plan, index, entry.num_samples)
+        rows = index.shard_samples * (plan.stored_sequence_length // plan.sequence_length)
+        fetched = _Reading(plan, rows, index.compressed_bytes if index.compression else index.file_bytes)
+        kept = _Reading(plan, rows, index.file_bytes)
         streams.append(
             StreamForecast(
                 name=entry.name,
@@ -117,10 +119,10 @@ def simulate(plan: Plan, catalog: Catalog) -> Simulation:
                 repeats=entry.repeats,
                 repeat_batches=tuple(batch for batch in begun[:, i].tolist() if batch >= 0),
                 spent_batch=int(spent[i]) if spent[i] >= 0 else None,
-                stored_bytes=int(index.file_bytes.sum()),
-                once_bytes=reading.once(entry.samples),
-                windows_bytes=reading.windows(entry.samples),
-                cache_bytes=reading.cache() if entry.samples else 0,
+                stored_bytes=fetched.total,
+                once_bytes=fetched.once(entry.samples),
+                windows_bytes=fetched.windows(entry.samples),
+                cache_bytes=kept.cache() if entry.samples else 0,
             )
         )
     tokens = plan.num_batches * plan.batch_size * plan.sequence_length
@@ -175,21 +177,20 @@ class _Shards:
 
 
 class _Reading:
-    """Bytes that reading one stream takes: fetched, and kept."""
+    """Bytes that reading one stream takes, of files of one kind: as they are fetched, or as they are kept."""
 
-    def __init__(self, plan: Plan, index: MdsIndex, num_samples: int) -> None:
-        sizes = _file_bytes(index)
-        rows = index.shard_samples * (plan.stored_sequence_length // plan.sequence_length)
+    def __init__(self, plan: Plan, rows: Int64, sizes: Int64) -> None:
+        """Take shards of `rows` (S,) samples in files of `sizes` (S,) bytes."""
         small = int(rows.argmin())
         self._all = _Shards(rows, sizes)
         self._others = _Shards(np.delete(rows, small), np.delete(sizes, small)) if len(rows) > 1 else None
         self._smallest = int(sizes[small])
-        self._total = int(sizes.sum())
+        self.total = int(sizes.sum())
         self._window_samples = plan.window_samples
         self._lanes = plan.lanes
-        self._lane_samples = -(-num_samples // plan.lanes)
+        self._samples = int(rows.sum())
         self._cut = int(sizes.max()) if plan.lanes > 1 else 0  # a shard that two lanes share
-        self._lane = min(self._total, self._most(self._lane_samples) + self._cut)
+        self._lane = min(self.total, self._most(-(-self._samples // plan.lanes)) + self._cut)
         self._window = min(self._lane, self._most(plan.window_samples) + 2 * self._cut)
 
     def once(self, draws: int) -> int:
@@ -198,7 +199,8 @@ class _Reading:
 
     def windows(self, draws: int) -> int:
         """Return the bytes that all lanes fetch for `draws` draws, each shard once a repeat."""
-        whole, rest = divmod(-(-draws // self._lanes), self._lane_samples)
+        least = self._samples // self._lanes  # of the lanes, that with one sample less comes round first
+        whole, rest = divmod(-(-draws // self._lanes), least)
         return whole * self._whole() + min(self._whole(), self._lanes * self._first(rest))
 
     def cache(self) -> int:
@@ -207,7 +209,7 @@ class _Reading:
 
     def _whole(self) -> int:
         """Return the bytes that all lanes fetch for one repeat."""
-        return min(self._lanes * self._lane, self._total + (self._lanes - 1) * self._cut)
+        return min(self._lanes * self._lane, self.total + (self._lanes - 1) * self._cut)
 
     def _first(self, draws: int) -> int:
         """Return the bytes of the windows in which a lane's first draws of a repeat lie."""
@@ -220,11 +222,6 @@ class _Reading:
     def _most(self, rows: int) -> int:
         most = self._all.most(rows)
         return min(most, self._smallest + self._others.most(rows)) if self._others else most
-
-
-def _file_bytes(index: MdsIndex) -> Int64:
-    """Return the (S,) bytes of a stream's files: what is fetched, and what is kept."""
-    return index.file_bytes
 
 
 def told_bytes(count: int) -> str:

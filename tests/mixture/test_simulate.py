@@ -188,6 +188,54 @@ def test_lanes_hold_parts():
     assert 2 * 2100 <= told.cache_bytes <= 5 * 2100  # a lane's four shards, and one that it may share
 
 
+@settings(max_examples=60)
+@given(shard_sizes.filter(lambda sizes: sum(sizes) >= 4), st.integers(1, 4), st.integers(1, 30), st.integers(1, 3))
+def test_no_lane_fetches_or_opens_more(shards, lanes, window_samples, repeats):
+    """Every lane is walked window by window, with the shards that the loader's order gives it."""
+    catalog = catalog_of({"eu.a": shards})
+    draws = repeats * sum(shards) // (2 * lanes) * lanes
+    assume(draws > 0)
+    plan = build_plan(catalog, "uniform", draws * 8, lanes, lanes=lanes, window_samples=window_samples)
+    (told,) = simulate(plan, catalog).streams
+    stream = catalog["eu.a"]
+    ends, sizes = np.cumsum(stream.index.shard_samples), stream.index.file_bytes
+    order = StreamOrder("eu.a", stream.index.shard_samples, window_samples, 17, lanes)
+    once, by_windows = 0, 0
+    for lane in range(lanes):
+        kept, open_before = set(), set()
+        for segment in lane_windows(order, lane, draws // lanes):
+            here = set(np.searchsorted(ends, segment, side="right").tolist())
+            assert sizes[list(here | open_before)].sum() <= told.cache_bytes
+            by_windows += sizes[list(here)].sum()
+            kept |= here
+            open_before = here
+        once += sizes[list(kept)].sum()
+    assert once <= told.once_bytes
+    assert by_windows <= told.windows_bytes
+
+
+def lane_windows(order, lane, draws):
+    """Return the rows of every window that a lane's first `draws` draws lie in."""
+    position = 0
+    while position < draws:
+        window = order.window(lane, position)
+        yield order.rows(window.start, window.end - window.start, lane)[0]
+        position = window.end
+
+
+def test_compressed_streams_are_fetched_compressed_and_kept_raw():
+    plain = catalog_of({"eu.a": [10] * 6})
+    index = dataclasses.replace(
+        plain["eu.a"].index, compression="zstd", compressed_bytes=plain["eu.a"].index.file_bytes // 3
+    )
+    catalog = Catalog(plain.root, {"eu.a": dataclasses.replace(plain["eu.a"], index=index)})
+    plan = build_plan(catalog, "uniform", 60 * 8, 1, window_samples=10)
+    (raw,), (told,) = simulate(plan, plain).streams, simulate(plan, catalog).streams
+    assert (told.stored_bytes, told.once_bytes) == (600, 600)
+    assert (raw.stored_bytes, raw.once_bytes) == (1800, 1800)
+    assert told.cache_bytes == raw.cache_bytes == 600
+
+
 def test_a_shorter_length_counts_in_its_own_samples():
     catalog = catalog_of({"eu.a": [8] * 10})
     stored = simulate(build_plan(catalog, "uniform", 640, 1, window_samples=16), catalog)
