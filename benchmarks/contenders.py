@@ -50,7 +50,12 @@ class Place:
         return [0, *np.cumsum(self.samples).tolist()]
 
 
-def mixstream(place: Place, draws: list[np.ndarray] | None = None) -> Iterator[torch.Tensor]:
+def tokens_only(place: Place) -> Iterator[torch.Tensor]:
+    """MixtureLoader without labels, a second copy of the tokens that no other contender makes."""
+    return mixstream(place, labels=False)
+
+
+def mixstream(place: Place, draws: list[np.ndarray] | None = None, labels: bool = True) -> Iterator[torch.Tensor]:
     """MixtureLoader as users have it: the whole batch is made, also labels, stream, sample and repeat."""
     from mixstream import Catalog, build_plan
     from mixstream.loader import MixtureLoader
@@ -59,7 +64,7 @@ def mixstream(place: Place, draws: list[np.ndarray] | None = None) -> Iterator[t
     weights = dict(zip(catalog.names, WEIGHTS, strict=True))
     plan = build_plan(catalog, weights, ENDLESS * place.length, place.batch_size)
     starts = np.array(place.starts)
-    for batch in MixtureLoader(plan, num_workers=place.workers, cache_dir=place.cache):
+    for batch in MixtureLoader(plan, num_workers=place.workers, cache_dir=place.cache, labels=labels):
         if draws is not None:
             draws.append(starts[batch["stream"].numpy()] + batch["sample"].numpy())
         yield batch["input_ids"]

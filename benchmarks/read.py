@@ -4,6 +4,7 @@ Isolates the order, the gather and the copy to an int64 `input_ids` tensor, page
 tokens a sample, weights .4 .25 .15 .1 .06 .04 and sizes in the same proportion; shards of 16 MB. Every contender ends
 in the same int64 tensor of (batch, 2048) and goes through the same loop. mixstream and StreamingDataset read the same
 MDS shards, litdata its own format of the same tokens, Grain, torchdata.nodes and the ceiling one flat file of them.
+mixstream's whole batch has labels too, a copy of the tokens; `tokens_only` is the same without, as the others are.
 Each measurement is `--seconds` long after a warm-up. Contenders take turns; each has a process of its own, which lives
 as long as the benchmark does and waits while it is not its turn: libraries change each other's settings (Grain and
 litdata how processes are started).
@@ -73,8 +74,9 @@ def compare(place: Place, processes: dict[str, ProcessPoolExecutor], repeats: in
         f"steady read, batch {place.batch_size}, {place.workers} workers", "samples/s", figures, notes=notes,
         reach="15 x streaming (0 workers), ahead of the others, 0.6 of the ceiling",
     )  # fmt: skip
-    for other in RATIOS:
-        row.ratio(f"mixstream / {other}", "mixstream", other)
+    for own, told in (("mixstream", "mixstream"), ("tokens_only", "mixstream, tokens only,")):
+        for other in RATIOS:
+            row.ratio(f"{told} / {other}", own, other)
     return row
 
 
@@ -96,7 +98,7 @@ def main() -> None:
         flatten(root, root.parent / "flat.bin", LENGTH)
         processes = {
             name: stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
-            for name in ["mixstream", *(name for name in asked.only.split(",") if name)]
+            for name in ["mixstream", "tokens_only", *(name for name in asked.only.split(",") if name)]
         }
         for batch_size in map(int, asked.batches.split(",")):
             for workers in map(int, asked.workers.split(",")):

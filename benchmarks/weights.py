@@ -3,7 +3,7 @@
 Isolates `set_weights`: 6 raw streams of 2048 tokens, 0 workers, page cache warm, two loaders of one plan; one is given
 other weights after each batch (two vectors, one after the other), the other none. They take turns.
 
-    python benchmarks/weights.py [--batches 8,64,512] [--repeats 5] [--seconds 1]
+    python benchmarks/weights.py [--batches 8,64,512,2048] [--repeats 5] [--seconds 1]
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def batches(root: Path, batch_size: int, often: bool) -> Iterator[object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", default="8,64,512")
+    parser.add_argument("--batches", default="8,64,512,2048")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
     asked = parser.parse_args()
@@ -51,6 +51,9 @@ def main() -> None:
             row = Row(f"set_weights, batch {size}, 0 workers", "samples/s", figures, reach="0.95", notes=notes)
             row.ratio("every batch / never", "every batch", "never")
             rows.append(row)
+            pairs = zip(figures["every batch"], figures["never"], strict=False)
+            extra = {"mixstream": [1e6 * size * (1 / often - 1 / never) for often, never in pairs]}
+            rows.append(Row(f"what a change costs, batch {size}", "microseconds", extra))
     report("weights", rows, repeats=asked.repeats, seconds=asked.seconds)
 
 

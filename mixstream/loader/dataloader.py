@@ -28,7 +28,7 @@ MAX_PREFETCH = 4
 CHUNK_ROWS = 32  # read in one call, where batches are small
 
 
-class MixtureLoader(DataLoader[Batch]):
+class MixtureLoader(DataLoader[torch.Tensor]):
     """Yields a rank's part of every global batch of a plan, in order.
 
     A batch is a dict of int64 tensors: ``input_ids`` and ``labels`` (rows, sequence), equal, since causal
@@ -126,7 +126,7 @@ class MixtureLoader(DataLoader[Batch]):
             )
         sampler.walks += 1
         walk = sampler.walks
-        ahead = _plain_errors(super().__iter__()) if self.num_workers else self._read_here()
+        ahead = self._read_by_workers() if self.num_workers else self._read_here()
         for batch in ahead:
             if walk != sampler.walks:
                 raise StateError("this iterator is stale: the loader was given a state or iterated anew since")
@@ -151,6 +151,14 @@ class MixtureLoader(DataLoader[Batch]):
                 yield from self._reading.read(draws, self.pin_memory)
         finally:
             ahead.close()
+
+    def _read_by_workers(self) -> Iterator[Batch]:
+        """Yield this rank's batches, read by worker processes."""
+        sampler = self._sampler
+        for sent in _plain_errors(super().__iter__()):
+            draws = sampler.draw(sampler.walk, sampler.consumed, 1)
+            assert draws is not None, "it was given to a worker"
+            yield self._reading.finish(sent, draws, self.pin_memory)
 
     def set_weights(self, weights: Mapping[str, float], at_batch: int | None = None) -> int:
         """Give the streams new weights; their repeat budgets and the plan's floor hold as before.
@@ -218,7 +226,7 @@ def _from_launcher(name: str, default: int) -> int:
     return int(value or default)
 
 
-def _plain_errors(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _plain_errors(batches: Iterator[Any]) -> Iterator[Any]:
     """Yield the batches; an error of ours from a worker comes without the traceback that torch puts around it."""
     try:
         yield from batches

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from mixstream.errors import MixtureError
 from mixstream.loader.batches import Draws
 from mixstream.loader.buffers import Buffers
-from mixstream.loader.documents import document_columns
+from mixstream.loader.documents import DOCUMENT_COLUMNS, document_columns
 from mixstream.loader.reader import TokenReader
 from mixstream.loader.sampler import MixtureSampler
 from mixstream.loader.state import dump_state, parse_state
@@ -42,7 +42,7 @@ class Columns:
     documents: bool = False
 
 
-class MixtureDataset(Dataset[Batch]):
+class MixtureDataset(Dataset[torch.Tensor]):
     """The plan's samples; an index is a `Draws` of a whole batch."""
 
     def __init__(
@@ -69,20 +69,39 @@ class MixtureDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return self._plan.num_batches * self._plan.batch_size
 
-    def __getitems__(self, draws: Draws) -> Batch:
-        """Return a batch of n rows: input_ids, labels (n, sequence); stream, sample, repeat (n,); int64."""
-        return self.read(draws.take(None))[0]
+    def __getitems__(self, draws: Draws) -> torch.Tensor:
+        """Return what a worker sends of a batch of n rows: (columns, n, sequence), input_ids and documents' columns.
+
+        One tensor, since each costs a file; what the main process knows or can copy is not sent.
+        """
+        (batch,) = self._read(draws.take(None), copies=1, pinned=False)
+        return torch.stack(list(batch.values())) if len(batch) > 1 else batch["input_ids"].unsqueeze(0)
+
+    def finish(self, sent: torch.Tensor, draws: Draws, pinned: bool = False) -> Batch:
+        """Return the batch of which a worker sent (columns, n, sequence), with draws (1, n)."""
+        batch = dict(zip(("input_ids", *DOCUMENT_COLUMNS), sent, strict=False))
+        if self._columns.labels:
+            labels = torch.from_numpy(self._buffers.get(tuple(sent.shape[1:]), pinned))
+            batch["labels"] = labels.copy_(batch["input_ids"])
+        _tell(batch, draws, 0)
+        return batch
 
     def read(self, draws: Draws, pinned: bool = False) -> list[Batch]:
-        """Return batches of n rows each, from draws (batches, n); they share memory that is written no more."""
+        """Return batches of n rows each, from draws (batches, n), read in this process."""
+        batches = self._read(draws, 2 if self._columns.labels else 1, pinned)
+        for number, batch in enumerate(batches):
+            _tell(batch, draws, number)
+        return batches
+
+    def _read(self, draws: Draws, copies: int, pinned: bool) -> list[Batch]:
+        """Return the token columns of batches of n rows each, (n, sequence) int64: input_ids, labels, documents'."""
         num_batches, rows = draws.stream.shape
-        copies = 2 if self._columns.labels else 1
         tokens = self._buffers.get((copies, num_batches, rows, self._plan.sequence_length), pinned)
         flat = tokens.reshape(copies, num_batches * rows, -1)
         self._own_reader().read(draws.stream.reshape(-1), draws.sample.reshape(-1), *flat)
-        columns = dict(zip(("input_ids", "labels"), tokens, strict=False)) | draws._asdict()
+        names = ("input_ids", "labels")[:copies]
         batches = [
-            {name: torch.from_numpy(column[number]) for name, column in columns.items()}
+            {name: torch.from_numpy(own[number]) for name, own in zip(names, tokens, strict=True)}
             for number in range(num_batches)
         ]
         if self._columns.documents:
@@ -134,6 +153,13 @@ class MixtureDataset(Dataset[Batch]):
             "_reader": None,
             "_buffers": Buffers(),
         }  # workers read, they do not decide
+
+
+def _tell(batch: Batch, draws: Draws, number: int) -> None:
+    """Add the columns that say where the rows are from: those of one batch of draws (batches, n)."""
+    batch["stream"] = torch.from_numpy(draws.stream[number])
+    batch["sample"] = torch.from_numpy(draws.sample[number])
+    batch["repeat"] = torch.from_numpy(draws.repeat[number])
 
 
 def _joined(parts: Sequence[Draws]) -> tuple[Int64, Int64]:

@@ -130,8 +130,8 @@ class MixtureSampler(DistributedSampler[Any]):
 
     def start(self, decided: Callable[[Draws], object] = lambda draws: None) -> Walk:
         """Begin a walk at the next batch to consume, which tells what it decides; the one before is stale."""
-        self._walk = Walk(self._order, self.ledger(), self._pending, self._weight_lag, decided)
-        return self._walk
+        self.walk = Walk(self._order, self.ledger(), self._pending, self._weight_lag, decided)
+        return self.walk
 
     def __len__(self) -> int:
         return self._order.plan.num_batches
@@ -174,12 +174,12 @@ class MixtureSampler(DistributedSampler[Any]):
         at_batch = operator.index(at_batch)
         if at_batch < num_batches:
             self._pending[at_batch] = checked
-            self._walk.change(at_batch)
+            self.walk.change(at_batch)
         return at_batch
 
     def ledger(self, consumed: int | None = None) -> Ledger:
         """Return the ledger after `consumed` batches: all that were handed out, or one fewer."""
-        return self._walk.ledger(self.consumed if consumed is None else consumed)
+        return self.walk.ledger(self.consumed if consumed is None else consumed)
 
     def state(self, consumed: int | None = None) -> LoaderState:
         """Return the state after `consumed` batches, with the weights that act there or later."""
@@ -222,7 +222,7 @@ class MixtureSampler(DistributedSampler[Any]):
         self._samples_before = samples_before
         streams = self._order.plan.streams
         self._pending = {batch: check_weights(weights, streams) for batch, weights in state.pending.items()}
-        self._walk = Walk(self._order, state.ledger, self._pending, 0, lambda draws: None)
+        self.walk = Walk(self._order, state.ledger, self._pending, 0, lambda draws: None)
         self.consumed = state.ledger.batch
         self.ended = False
         self.walks += 1
