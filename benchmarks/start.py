@@ -3,8 +3,8 @@
 Isolates planning and opening: what a run waits for and holds at every start and resume. From the call that opens the
 streams to the first batch of 64 in hand, imports done before; peak memory is the resident set's peak above what was
 resident before. Each measurement is a fresh process with 0 workers. A second row leaves out the pages of mapped files
-that the batch left resident: they are page cache, which the kernel maps up to 2 MB at a time and takes back at need (and
-which are counted here once for every name of the one file below).
+that the batch left resident: they are page cache, which the kernel maps up to 2 MB at a time and takes back at need,
+and here they count once for every name of the one file below.
 
 The shards are whole and raw: one file of 8,333 samples of 2048 uint16 tokens (34 MB), hard-linked under 12,000 names,
 so that 410 GB of streams take 34 MB of disk and both libraries open and read them as any other.
