@@ -247,7 +247,7 @@ static void select_least(Rank *ranks, int64_t count, int64_t number)
 
 typedef struct {
     int64_t num_streams, lookahead;
-    int64_t *due, *room, *rest, *part, *whole, *ahead, *ahead_whole, *lacking;
+    int64_t *due, *room, *rest, *part, *whole, *ahead, *ahead_whole, *space, *chain, *lacking;
     char *first, *chosen;
     Rank *ranks;
 } Scratch;
@@ -402,58 +402,119 @@ static void apportion(Scratch *s, const int64_t *owed, const int64_t *shares, in
     }
 }
 
-/* `deal` of lanes.py: splits (K,) totals into (L, K) counts; adds them to drawn. Returns whether it could. */
-static int deal(Scratch *s, const int64_t *totals, int64_t *drawn, const int64_t *limits, int64_t lanes,
-                int64_t lane_size, int64_t *counts)
+/* Make room for a draw of stream i, which may go to full lanes only: along a chain of lanes, each gives a draw of this
+ * batch to the next, the last to a lane with rows left. Return the first lane of the chain, or -1: there is none. */
+static int64_t make_room(int64_t i, int64_t *space, int64_t *drawn, const int64_t *limits, int64_t lanes,
+                         int64_t num_streams, int64_t *counts, int64_t *queue)
 {
-    const int64_t num_streams = s->num_streams;
-    int64_t *space = s->ahead; /* (L,) rows left in each lane; the scratch is as long as the larger of K and L */
+    int64_t *from = queue + lanes, *moved = from + lanes; /* (L,) the lane before in the chain, what it gives */
+    int64_t end = 0;
+    for (int64_t lane = 0; lane < lanes; lane++) {
+        const int is_first = drawn[lane * num_streams + i] < limits[lane * num_streams + i];
+        from[lane] = is_first ? lane : -1;
+        if (is_first)
+            queue[end++] = lane;
+    }
+    for (int64_t next = 0; next < end; next++) {
+        const int64_t lane = queue[next];
+        for (int64_t other = 0; other < lanes; other++) {
+            int64_t j = 0;
+            while (from[other] < 0 && j < num_streams &&
+                   (!counts[lane * num_streams + j] || drawn[other * num_streams + j] >= limits[other * num_streams + j]))
+                j++;
+            if (from[other] >= 0 || j == num_streams)
+                continue;
+            from[other] = lane;
+            moved[other] = j;
+            queue[end++] = other;
+            if (!space[other])
+                continue;
+            int64_t at = other;
+            for (space[at]--; from[at] != at; at = from[at]) {
+                drawn[at * num_streams + moved[at]]++;
+                counts[at * num_streams + moved[at]]++;
+                drawn[from[at] * num_streams + moved[at]]--;
+                counts[from[at] * num_streams + moved[at]]--;
+            }
+            space[at]++;
+            return at;
+        }
+    }
+    return -1;
+}
+
+/* The lane that has drawn least of stream i, of those with rows left and within limits; -1: there is none. */
+static int64_t least_drawn(int64_t i, const int64_t *space, const int64_t *drawn, const int64_t *limits, int64_t lanes,
+                           int64_t num_streams)
+{
+    int64_t best = -1, fewest = 0;
+    for (int64_t lane = 0; lane < lanes; lane++) {
+        const int64_t own = drawn[lane * num_streams + i];
+        if (space[lane] == 0 || own >= limits[lane * num_streams + i])
+            continue;
+        if (best < 0 || own < fewest || (own == fewest && space[lane] > space[best])) {
+            best = lane;
+            fewest = own;
+        }
+    }
+    return best;
+}
+
+/* Rank the streams that are drawn: those whose lanes are furthest apart first. Return how many there are. */
+static int64_t rank_by_spread(Scratch *s, const int64_t *totals, const int64_t *drawn, int64_t lanes)
+{
     int64_t active = 0;
-    for (int64_t lane = 0; lane < lanes; lane++)
-        space[lane] = lane_size;
-    memset(counts, 0, (size_t)(lanes * num_streams) * sizeof(int64_t));
-    for (int64_t i = 0; i < num_streams; i++) {
+    for (int64_t i = 0; i < s->num_streams; i++) {
         if (totals[i] == 0)
             continue;
         int64_t low = drawn[i], high = drawn[i];
         for (int64_t lane = 1; lane < lanes; lane++) {
-            int64_t own = drawn[lane * num_streams + i];
+            int64_t own = drawn[lane * s->num_streams + i];
             low = least(low, own);
             high = own > high ? own : high;
         }
         s->ranks[active++] = (Rank){low - high, i};
     }
     if (lanes > 1)
-        qsort(s->ranks, active, sizeof(Rank), by_key);
+        qsort(s->ranks, (size_t)active, sizeof(Rank), by_key);
+    return active;
+}
+
+/* `deal` of lanes.py: splits (K,) totals into (L, K) counts; adds them to drawn. Returns whether it could. */
+static int deal(Scratch *s, const int64_t *totals, int64_t *drawn, const int64_t *limits, int64_t lanes,
+                int64_t lane_size, int64_t *counts)
+{
+    const int64_t num_streams = s->num_streams;
+    int64_t *space = s->space; /* (L,) rows left in each lane */
+    for (int64_t lane = 0; lane < lanes; lane++)
+        space[lane] = lane_size;
+    memset(counts, 0, (size_t)(lanes * num_streams) * sizeof(int64_t));
+    const int64_t active = rank_by_spread(s, totals, drawn, lanes);
     for (int64_t j = 0; j < active; j++) {
-        int64_t i = s->ranks[j].place;
-        for (int64_t left = totals[i]; left > 0; left--) {
-            int64_t best = -1;
-            for (int64_t lane = 0; lane < lanes; lane++) {
-                int64_t at = lane * num_streams + i;
-                if (space[lane] == 0 || drawn[at] >= limits[at])
-                    continue;
-                if (best < 0 || drawn[at] < drawn[best * num_streams + i] ||
-                    (drawn[at] == drawn[best * num_streams + i] && space[lane] > space[best]))
-                    best = lane;
-            }
-            if (best < 0)
+        const int64_t i = s->ranks[j].place;
+        for (int64_t left = totals[i]; left > 0;) {
+            int64_t lane = least_drawn(i, space, drawn, limits, lanes, num_streams);
+            if (lane < 0)
+                lane = make_room(i, space, drawn, limits, lanes, num_streams, counts, s->chain);
+            if (lane < 0)
                 return 0;
-            int64_t taken = lanes == 1 ? least(left, least(space[0], limits[i] - drawn[i])) : 1;
-            space[best] -= taken;
-            drawn[best * num_streams + i] += taken;
-            counts[best * num_streams + i] += taken;
-            left -= taken - 1;
+            const int64_t at = lane * num_streams + i;
+            const int64_t taken = lanes == 1 ? least(left, least(space[0], limits[i] - drawn[i])) : 1;
+            space[lane] -= taken;
+            drawn[at] += taken;
+            counts[at] += taken;
+            left -= taken;
         }
     }
     return 1;
 }
 
-/* Point a scratch into memory of its own; return that, or NULL with an error. Rows are as long as the larger of K, L. */
+/* Point a scratch into memory of its own; return that, or NULL with an error. */
 static void *open_scratch(Scratch *s, int64_t num_streams, int64_t lanes, int64_t lookahead)
 {
-    const size_t side = (size_t)(num_streams > lanes ? num_streams : lanes), horizons = (size_t)lookahead + 16;
-    int64_t *words = malloc((7 * side + horizons) * sizeof(int64_t) + side * (sizeof(Rank) + 2));
+    const size_t side = (size_t)num_streams, horizons = (size_t)lookahead + 16;
+    const size_t num_words = 7 * side + 4 * (size_t)lanes + horizons;
+    int64_t *words = malloc(num_words * sizeof(int64_t) + side * (sizeof(Rank) + 2));
     if (!words) {
         PyErr_NoMemory();
         return NULL;
@@ -463,7 +524,9 @@ static void *open_scratch(Scratch *s, int64_t num_streams, int64_t lanes, int64_
     s->lookahead = lookahead;
     for (size_t i = 0; i < 7; i++)
         *rows[i] = words + i * side;
-    s->lacking = words + 7 * side;
+    s->space = words + 7 * side;
+    s->chain = s->space + lanes;
+    s->lacking = s->chain + 3 * lanes;
     s->ranks = (Rank *)(s->lacking + horizons);
     s->first = (char *)(s->ranks + side);
     s->chosen = s->first + side;
@@ -589,7 +652,8 @@ typedef struct {
     long long clock, parts, length;
 } Table;
 
-#define TABLE "(y*y*y*y*y*w*LLL)"
+/* Not in a tuple of its own: PyArg_ParseTuple cannot release the buffers of a nested one. */
+#define TABLE "y*y*y*y*y*w*LLL"
 #define TABLE_FIELDS(t)                                                                                                \
     &(t).first_shard, &(t).starts, &(t).address, &(t).offsets, &(t).dtype, &(t).used, &(t).clock, &(t).parts, &(t).length
 
@@ -677,7 +741,7 @@ static Py_ssize_t widen_all(const Table *table, const char *const *source, const
     return -1;
 }
 
-/* gather(table, stream, sample, shard, out, again, limit): copies the tokens of samples to `out`, and to `again` where
+/* gather(*table, stream, sample, shard, out, again, limit): copies the tokens of samples to `out`, and to `again` where
  * that is not empty; writes the shard of every sample. Returns -1, or the first sample with a token out of range, or
  * CLOSED where a shard is not open. Twin: TokenReader._gather in reader.py. */
 static PyObject *gather(PyObject *self, PyObject *args)
@@ -708,7 +772,7 @@ static PyObject *gather(PyObject *self, PyObject *args)
     return found == WRONG ? NULL : PyLong_FromSsize_t(found);
 }
 
-/* sources(table, stream, sample, shard, source): writes the address of every sample's tokens; -1, or CLOSED as gather */
+/* sources(*table, stream, sample, shard, source): writes the address of every sample's tokens; -1, or CLOSED as gather */
 static PyObject *sources(PyObject *self, PyObject *args)
 {
     Table table;

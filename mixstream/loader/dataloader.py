@@ -16,7 +16,7 @@ from mixstream.errors import MixstreamError, MixtureError, PlanSpentError, State
 from mixstream.loader.batches import GlobalOrder
 from mixstream.loader.dataset import Batch, Columns, MixtureDataset
 from mixstream.loader.migrate import migrate_state
-from mixstream.loader.sampler import MixtureSampler
+from mixstream.loader.sampler import STALE, MixtureSampler
 from mixstream.loader.state import dump_state, parse_state
 from mixstream.mixture.ledger import Ledger
 from mixstream.mixture.plan import Plan, PlannedStream
@@ -128,7 +128,7 @@ class MixtureLoader(DataLoader[Batch]):
         ahead = _plain_errors(super().__iter__()) if self.num_workers else self._read_here()
         for batch in ahead:
             if walk != sampler.walks:
-                raise StateError("this iterator is stale: the loader was given a state or iterated anew since")
+                raise StateError(STALE)
             sampler.consume()
             yield batch
         sampler.ended = True
