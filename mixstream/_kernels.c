@@ -1,13 +1,14 @@
 /* The inner loops of the mixture engine.
  *
  * Each of them has a twin in Python, which says what is computed and why, and which the tests hold equal to it:
- * draw (mixture/ledger.py), window_rows (loader/order.py), place (loader/sampler.py), gather (loader/reader.py).
+ * draw (mixture/ledger.py), window_rows (loader/order.py), place (loader/batches.py), gather (loader/reader.py).
  * Without a compiler the twins do the work. Arrays are C-contiguous; K streams, L lanes, n batches or rows.
  */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -28,12 +29,44 @@
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static int expect(const Py_buffer *array, int64_t count, size_t size, const char *name)
+/* Python allocates all arrays and so decides their sizes; a wrong one is refused before anything is written. */
+static int expect(const Py_buffer *array, int64_t count, const char *name)
 {
-    if (array->len == (Py_ssize_t)(count * (int64_t)size))
+    if (array->len == count * 8)
         return 1;
-    PyErr_Format(PyExc_ValueError, "%s has %zd bytes, expected %lld of %zu", name, array->len, (long long)count, size);
+    PyErr_Format(PyExc_ValueError, "%s has %zd bytes, expected %lld of 8", name, array->len, (long long)count);
     return 0;
+}
+
+static int refuse(const char *found)
+{
+    PyErr_SetString(PyExc_ValueError, found);
+    return 0;
+}
+
+/* Whether counts can have this shape: sizes whose product is far from the end of 64 bits. */
+static int is_shape(Py_ssize_t num_batches, Py_ssize_t lanes, Py_ssize_t num_streams)
+{
+    const Py_ssize_t most = 1 << 20;
+    if (0 <= num_batches && num_batches <= most && 0 < lanes && lanes <= most && 0 < num_streams && num_streams <= most)
+        return 1;
+    return refuse("no shape of counts (batches, lanes, streams)");
+}
+
+static void release(Py_buffer *const *arrays, int count)
+{
+    for (int i = 0; i < count; i++)
+        PyBuffer_Release(arrays[i]);
+}
+
+#define RELEASE(...)                                                                                                   \
+    release((Py_buffer *const[]){__VA_ARGS__}, (int)(sizeof((Py_buffer *const[]){__VA_ARGS__}) / sizeof(Py_buffer *)))
+
+static PyObject *none_or_error(void)
+{
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 /* ---- hashing and permutations ------------------------------------------------------------------------------ */
@@ -61,7 +94,21 @@ static uint64_t feistel(uint64_t place, uint64_t a, uint64_t b, uint64_t key)
     return left + right * a;
 }
 
-/* window_rows(rows, first, size, a, b, key, ends, shifts): see order.py */
+/* The piece of a window that a place lies in: the first that ends behind it. */
+static Py_ssize_t piece_of(int64_t place, const int64_t *ends, Py_ssize_t pieces)
+{
+    Py_ssize_t low = 0, high = pieces - 1;
+    while (low < high) {
+        Py_ssize_t middle = (low + high) / 2;
+        if (place < ends[middle])
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* window_rows(rows, first, size, a, b, key, ends, shifts). Twin: _Window.read in order.py. */
 static PyObject *window_rows(PyObject *self, PyObject *args)
 {
     Py_buffer rows, ends, shifts;
@@ -69,29 +116,59 @@ static PyObject *window_rows(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "w*KKKKKy*y*", &rows, &first, &size, &a, &b, &key, &ends, &shifts))
         return NULL;
     int64_t *out = rows.buf;
-    const int64_t *end = ends.buf, *shift = shifts.buf;
-    Py_ssize_t count = rows.len / 8, pieces = ends.len / 8;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        uint64_t place = feistel(first + (uint64_t)i, a, b, key);
-        while (place >= size)
-            place = feistel(place, a, b, key);
-        Py_ssize_t low = 0, high = pieces - 1;
-        while (low < high) {
-            Py_ssize_t middle = (low + high) / 2;
-            if ((int64_t)place < end[middle])
-                high = middle;
-            else
-                low = middle + 1;
+    const int64_t count = rows.len / 8, pieces = ends.len / 8;
+    const int is_grid = !(a >> 32) && !(b >> 32) && size <= a * b;
+    if (!is_grid || pieces == 0 || first > size || (uint64_t)count > size - first)
+        refuse("places outside the window, or a window outside its grid");
+    else if (expect(&rows, count, "rows") && expect(&shifts, pieces, "shifts"))
+        for (int64_t i = 0; i < count; i++) {
+            uint64_t place = first + (uint64_t)i;
+            do
+                place = feistel(place, a, b, key);
+            while (place >= size);
+            out[i] = (int64_t)place + ((const int64_t *)shifts.buf)[piece_of((int64_t)place, ends.buf, pieces)];
         }
-        out[i] = (int64_t)place + shift[low];
-    }
-    PyBuffer_Release(&rows);
-    PyBuffer_Release(&ends);
-    PyBuffer_Release(&shifts);
-    Py_RETURN_NONE;
+    RELEASE(&rows, &ends, &shifts);
+    return none_or_error();
 }
 
-/* place(counts, cursors, rows, repeats, first_batch, key, stream, sample, repeat): see sampler.py */
+/* Write a batch's draws of one lane, in random order: Fisher and Yates's shuffle. */
+static void shuffle_streams(int64_t *stream, const int64_t *counts, int64_t num_streams, uint64_t key)
+{
+    int64_t size = 0;
+    for (int64_t i = 0; i < num_streams; i++)
+        for (int64_t k = 0; k < counts[i]; k++)
+            stream[size++] = i;
+    for (int64_t j = size - 1; j > 0; j--) {
+        int64_t other = (int64_t)below(mix((uint64_t)j, key), (uint64_t)j + 1), kept = stream[j];
+        stream[j] = stream[other];
+        stream[other] = kept;
+    }
+}
+
+/* Whether every lane and stream has as many rows, from its cursor on, as all batches draw of it. */
+static int fits(const Py_buffer *counts, const Py_buffer *cursors, int64_t num_batches, int64_t deals,
+                int64_t num_draws)
+{
+    const int64_t *count = counts->buf, *cursor = cursors->buf;
+    int64_t left = num_draws;
+    for (int64_t at = 0; at < deals; at++) {
+        int64_t total = 0;
+        for (int64_t batch = 0; batch < num_batches; batch++) {
+            int64_t own = count[batch * deals + at];
+            if (own < 0 || own > left)
+                return refuse("counts do not add up to the draws");
+            total += own;
+            left -= own;
+        }
+        if (total && (cursor[at] < 0 || cursor[at] > num_draws - total))
+            return refuse("a cursor is beyond the rows");
+    }
+    return left == 0 || refuse("counts do not add up to the draws");
+}
+
+/* place(shape, counts, cursors, rows, repeats, first_batch, key, stream, sample, repeat): deals the draws of every
+ * batch and lane to its rows; the cursors move. Twin: place_slowly in batches.py. */
 static PyObject *place(PyObject *self, PyObject *args)
 {
     Py_buffer counts, cursors, rows, repeats, streams, samples, repeated;
@@ -100,37 +177,28 @@ static PyObject *place(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "(nnn)y*w*y*y*KKw*w*w*", &num_batches, &lanes, &num_streams, &counts, &cursors, &rows,
                           &repeats, &first_batch, &key, &streams, &samples, &repeated))
         return NULL;
-    const int64_t *count = counts.buf, *row = rows.buf, *again = repeats.buf;
-    int64_t *cursor = cursors.buf, *stream = streams.buf, *sample = samples.buf, *repeat = repeated.buf;
-    for (Py_ssize_t deal = 0; deal < num_batches * lanes; deal++, count += num_streams) {
-        int64_t *next = cursor + (deal % lanes) * num_streams;
-        int64_t size = 0;
-        for (Py_ssize_t i = 0; i < num_streams; i++)
-            for (int64_t k = 0; k < count[i]; k++)
-                stream[size++] = i;
-        uint64_t own = mix(first_batch * (uint64_t)lanes + (uint64_t)deal, key);
-        for (int64_t j = size - 1; j > 0; j--) {
-            int64_t other = (int64_t)below(mix((uint64_t)j, own), (uint64_t)j + 1), kept = stream[j];
-            stream[j] = stream[other];
-            stream[other] = kept;
+    const int64_t num_draws = rows.len / 8;
+    if (is_shape(num_batches, lanes, num_streams) && expect(&counts, num_batches * lanes * num_streams, "counts") &&
+        expect(&cursors, lanes * num_streams, "cursors") && expect(&rows, num_draws, "rows") &&
+        expect(&repeats, num_draws, "repeats") && expect(&streams, num_draws, "stream") &&
+        expect(&samples, num_draws, "sample") && expect(&repeated, num_draws, "repeat") &&
+        fits(&counts, &cursors, num_batches, lanes * num_streams, num_draws)) {
+        const int64_t *count = counts.buf, *row = rows.buf, *again = repeats.buf;
+        int64_t *cursor = cursors.buf, *stream = streams.buf, *sample = samples.buf, *repeat = repeated.buf, done = 0;
+        for (Py_ssize_t deal = 0; deal < num_batches * lanes; deal++, count += num_streams) {
+            int64_t *next = cursor + deal % lanes * num_streams, end = done;
+            for (Py_ssize_t i = 0; i < num_streams; i++)
+                end += count[i];
+            shuffle_streams(stream + done, count, num_streams, mix(first_batch * (uint64_t)lanes + (uint64_t)deal, key));
+            for (; done < end; done++) {
+                int64_t at = next[stream[done]]++;
+                sample[done] = row[at];
+                repeat[done] = again[at];
+            }
         }
-        for (int64_t j = 0; j < size; j++) {
-            int64_t at = next[stream[j]]++;
-            sample[j] = row[at];
-            repeat[j] = again[at];
-        }
-        stream += size;
-        sample += size;
-        repeat += size;
     }
-    PyBuffer_Release(&counts);
-    PyBuffer_Release(&cursors);
-    PyBuffer_Release(&rows);
-    PyBuffer_Release(&repeats);
-    PyBuffer_Release(&streams);
-    PyBuffer_Release(&samples);
-    PyBuffer_Release(&repeated);
-    Py_RETURN_NONE;
+    RELEASE(&counts, &cursors, &rows, &repeats, &streams, &samples, &repeated);
+    return none_or_error();
 }
 
 /* ---- apportionment ----------------------------------------------------------------------------------------- */
@@ -179,7 +247,7 @@ static void select_least(Rank *ranks, int64_t count, int64_t number)
 
 typedef struct {
     int64_t num_streams, lookahead;
-    int64_t *due, *room, *rest, *part, *whole, *ahead, *ahead_whole, *lacking;
+    int64_t *due, *room, *rest, *part, *whole, *ahead, *ahead_whole, *space, *chain, *lacking;
     char *first, *chosen;
     Rank *ranks;
 } Scratch;
@@ -208,7 +276,7 @@ static void fill(Scratch *s, int64_t candidates, int64_t number)
  * less what they can serve. */
 WIDE static void look_ahead(Scratch *s, int64_t start, int64_t end, int64_t batch_size)
 {
-    const int64_t bias = (int64_t)1 << 22; /* makes floors of negative numbers plain shifts */
+    const uint64_t bias = (uint64_t)1 << 63; /* makes floors of negative numbers plain shifts: AVX2 has no other */
     int64_t *restrict ahead = s->ahead, *restrict whole = s->ahead_whole;
     const int64_t *restrict part = s->part, *restrict each = s->whole;
     const int64_t num_streams = s->num_streams;
@@ -217,11 +285,47 @@ WIDE static void look_ahead(Scratch *s, int64_t start, int64_t end, int64_t batc
         for (int64_t i = 0; i < num_streams; i++) {
             ahead[i] += part[i];
             whole[i] += each[i];
-            int64_t due = whole[i] + (int64_t)((uint64_t)(ahead[i] + (bias << UNIT_BITS)) >> UNIT_BITS) - bias;
+            int64_t due = whole[i] + (int64_t)(((uint64_t)ahead[i] + bias) >> UNIT_BITS) - (int64_t)(bias >> UNIT_BITS);
             total += due > 0 ? due : 0;
         }
         s->lacking[h - start] = total - h * batch_size;
     }
+}
+
+static int is_due(const Scratch *s, int64_t i, int64_t h)
+{
+    return h * s->whole[i] + ((s->rest[i] + h * s->part[i]) >> UNIT_BITS) > 0;
+}
+
+/* Mark as first, of those due within h batches, as many as these could not serve; at most `most`. Return how many. */
+static int64_t put_first(Scratch *s, int64_t candidates, int64_t h, int64_t lacking, int64_t most)
+{
+    int64_t marked = 0;
+    for (int64_t i = 0; i < s->num_streams; i++)
+        lacking -= s->first[i] && is_due(s, i, h);
+    const int64_t need = least(lacking, most);
+    if (need > 0)
+        qsort(s->ranks, (size_t)candidates, sizeof(Rank), by_key);
+    for (int64_t j = 0; j < candidates && marked < need; j++) {
+        int64_t i = s->ranks[j].place;
+        if (!s->first[i] && is_due(s, i, h)) {
+            s->first[i] = 1;
+            marked++;
+        }
+    }
+    return marked;
+}
+
+/* Whether streams are a draw or more ahead after `batches` more, all together: they may still fall due too many. */
+static int is_any_ahead(const Scratch *s, int64_t batches)
+{
+    int64_t ahead = 0;
+    for (int64_t i = 0; i < s->num_streams && ahead < UNIT; i++) {
+        int64_t after = s->rest[i] - (s->chosen[i] ? UNIT : 0) + batches * s->part[i];
+        if (s->whole[i] == 0 && after < 0)
+            ahead = after <= -UNIT ? UNIT : ahead - after;
+    }
+    return ahead >= UNIT;
 }
 
 /* `_most_urgent` of apportion.py: marks in s->chosen which `number` streams get one more draw. */
@@ -239,34 +343,11 @@ static void most_urgent(Scratch *s, int64_t number, int64_t batch_size)
     fill(s, candidates, number);
     for (int64_t start = 1, end = 17; start <= s->lookahead;) {
         look_ahead(s, start, end, batch_size);
-        for (int64_t h = start; h < end; h++) {
-            int64_t lacking = s->lacking[h - start];
-            if (lacking <= 0)
-                continue;
-            for (int64_t i = 0; i < num_streams; i++)
-                if (s->first[i] && h * s->whole[i] + ((s->rest[i] + h * s->part[i]) >> UNIT_BITS) > 0)
-                    lacking--;
-            int64_t need = least(lacking, number - firsts);
-            if (need <= 0)
-                continue;
-            qsort(s->ranks, candidates, sizeof(Rank), by_key);
-            for (int64_t j = 0; j < candidates && need > 0; j++) {
-                int64_t i = s->ranks[j].place;
-                if (!s->first[i] && h * s->whole[i] + ((s->rest[i] + h * s->part[i]) >> UNIT_BITS) > 0) {
-                    s->first[i] = 1;
-                    firsts++;
-                    need--;
-                }
-            }
-        }
+        for (int64_t h = start; h < end; h++)
+            if (s->lacking[h - start] > 0)
+                firsts += put_first(s, candidates, h, s->lacking[h - start], number - firsts);
         fill(s, candidates, number);
-        int64_t beyond = 0;
-        for (int64_t i = 0; i < num_streams; i++) {
-            int64_t after = s->rest[i] - (s->chosen[i] ? UNIT : 0) + (end - 1) * s->part[i];
-            if (s->whole[i] == 0 && after < 0)
-                beyond -= after;
-        }
-        if (beyond < UNIT)
+        if (!is_any_ahead(s, end - 1))
             return;
         start = end;
         end = least(2 * end, s->lookahead + 1);
@@ -321,128 +402,202 @@ static void apportion(Scratch *s, const int64_t *owed, const int64_t *shares, in
     }
 }
 
-/* `deal` of ledger.py: splits (K,) totals into (L, K) counts; adds them to drawn. Returns whether it could. */
-static int deal(Scratch *s, const int64_t *totals, int64_t *drawn, const int64_t *limits, int64_t lanes,
-                int64_t lane_size, int64_t *counts)
+/* Make room for a draw of stream i, which may go to full lanes only: along a chain of lanes, each gives a draw of this
+ * batch to the next, the last to a lane with rows left. Return the first lane of the chain, or -1: there is none. */
+static int64_t make_room(int64_t i, int64_t *space, int64_t *drawn, const int64_t *limits, int64_t lanes,
+                         int64_t num_streams, int64_t *counts, int64_t *queue)
 {
-    const int64_t num_streams = s->num_streams;
-    int64_t *space = s->ahead; /* (L,) rows left in each lane; the scratch is as long as the larger of K and L */
+    int64_t *from = queue + lanes, *moved = from + lanes; /* (L,) the lane before in the chain, what it gives */
+    int64_t end = 0;
+    for (int64_t lane = 0; lane < lanes; lane++) {
+        const int is_first = drawn[lane * num_streams + i] < limits[lane * num_streams + i];
+        from[lane] = is_first ? lane : -1;
+        if (is_first)
+            queue[end++] = lane;
+    }
+    for (int64_t next = 0; next < end; next++) {
+        const int64_t lane = queue[next];
+        for (int64_t other = 0; other < lanes; other++) {
+            int64_t j = 0;
+            while (from[other] < 0 && j < num_streams &&
+                   (!counts[lane * num_streams + j] || drawn[other * num_streams + j] >= limits[other * num_streams + j]))
+                j++;
+            if (from[other] >= 0 || j == num_streams)
+                continue;
+            from[other] = lane;
+            moved[other] = j;
+            queue[end++] = other;
+            if (!space[other])
+                continue;
+            int64_t at = other;
+            for (space[at]--; from[at] != at; at = from[at]) {
+                drawn[at * num_streams + moved[at]]++;
+                counts[at * num_streams + moved[at]]++;
+                drawn[from[at] * num_streams + moved[at]]--;
+                counts[from[at] * num_streams + moved[at]]--;
+            }
+            space[at]++;
+            return at;
+        }
+    }
+    return -1;
+}
+
+/* The lane that has drawn least of stream i, of those with rows left and within limits; -1: there is none. */
+static int64_t least_drawn(int64_t i, const int64_t *space, const int64_t *drawn, const int64_t *limits, int64_t lanes,
+                           int64_t num_streams)
+{
+    int64_t best = -1, fewest = 0;
+    for (int64_t lane = 0; lane < lanes; lane++) {
+        const int64_t own = drawn[lane * num_streams + i];
+        if (space[lane] == 0 || own >= limits[lane * num_streams + i])
+            continue;
+        if (best < 0 || own < fewest || (own == fewest && space[lane] > space[best])) {
+            best = lane;
+            fewest = own;
+        }
+    }
+    return best;
+}
+
+/* Rank the streams that are drawn: those whose lanes are furthest apart first. Return how many there are. */
+static int64_t rank_by_spread(Scratch *s, const int64_t *totals, const int64_t *drawn, int64_t lanes)
+{
     int64_t active = 0;
-    for (int64_t lane = 0; lane < lanes; lane++)
-        space[lane] = lane_size;
-    memset(counts, 0, (size_t)(lanes * num_streams) * sizeof(int64_t));
-    for (int64_t i = 0; i < num_streams; i++) {
+    for (int64_t i = 0; i < s->num_streams; i++) {
         if (totals[i] == 0)
             continue;
         int64_t low = drawn[i], high = drawn[i];
         for (int64_t lane = 1; lane < lanes; lane++) {
-            int64_t own = drawn[lane * num_streams + i];
+            int64_t own = drawn[lane * s->num_streams + i];
             low = least(low, own);
             high = own > high ? own : high;
         }
         s->ranks[active++] = (Rank){low - high, i};
     }
     if (lanes > 1)
-        qsort(s->ranks, active, sizeof(Rank), by_key);
+        qsort(s->ranks, (size_t)active, sizeof(Rank), by_key);
+    return active;
+}
+
+/* `deal` of lanes.py: splits (K,) totals into (L, K) counts; adds them to drawn. Returns whether it could. */
+static int deal(Scratch *s, const int64_t *totals, int64_t *drawn, const int64_t *limits, int64_t lanes,
+                int64_t lane_size, int64_t *counts)
+{
+    const int64_t num_streams = s->num_streams;
+    int64_t *space = s->space; /* (L,) rows left in each lane */
+    for (int64_t lane = 0; lane < lanes; lane++)
+        space[lane] = lane_size;
+    memset(counts, 0, (size_t)(lanes * num_streams) * sizeof(int64_t));
+    const int64_t active = rank_by_spread(s, totals, drawn, lanes);
     for (int64_t j = 0; j < active; j++) {
-        int64_t i = s->ranks[j].place;
-        for (int64_t left = totals[i]; left > 0; left--) {
-            int64_t best = -1;
-            for (int64_t lane = 0; lane < lanes; lane++) {
-                int64_t at = lane * num_streams + i;
-                if (space[lane] == 0 || drawn[at] >= limits[at])
-                    continue;
-                if (best < 0 || drawn[at] < drawn[best * num_streams + i] ||
-                    (drawn[at] == drawn[best * num_streams + i] && space[lane] > space[best]))
-                    best = lane;
-            }
-            if (best < 0)
+        const int64_t i = s->ranks[j].place;
+        for (int64_t left = totals[i]; left > 0;) {
+            int64_t lane = least_drawn(i, space, drawn, limits, lanes, num_streams);
+            if (lane < 0)
+                lane = make_room(i, space, drawn, limits, lanes, num_streams, counts, s->chain);
+            if (lane < 0)
                 return 0;
-            int64_t taken = lanes == 1 ? least(left, least(space[0], limits[i] - drawn[i])) : 1;
-            space[best] -= taken;
-            drawn[best * num_streams + i] += taken;
-            counts[best * num_streams + i] += taken;
-            left -= taken - 1;
+            const int64_t at = lane * num_streams + i;
+            const int64_t taken = lanes == 1 ? least(left, least(space[0], limits[i] - drawn[i])) : 1;
+            space[lane] -= taken;
+            drawn[at] += taken;
+            counts[at] += taken;
+            left -= taken;
         }
     }
     return 1;
 }
 
-/* draw(counts, owed, shares, drawn, limits, lane_limits, batch_size, lookahead) -> batches: see ledger.py */
+/* Point a scratch into memory of its own; return that, or NULL with an error. */
+static void *open_scratch(Scratch *s, int64_t num_streams, int64_t lanes, int64_t lookahead)
+{
+    const size_t side = (size_t)num_streams, horizons = (size_t)lookahead + 16;
+    const size_t num_words = 7 * side + 4 * (size_t)lanes + horizons;
+    int64_t *words = malloc(num_words * sizeof(int64_t) + side * (sizeof(Rank) + 2));
+    if (!words) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    int64_t **const rows[] = {&s->due, &s->room, &s->rest, &s->part, &s->whole, &s->ahead, &s->ahead_whole};
+    s->num_streams = num_streams;
+    s->lookahead = lookahead;
+    for (size_t i = 0; i < 7; i++)
+        *rows[i] = words + i * side;
+    s->space = words + 7 * side;
+    s->chain = s->space + lanes;
+    s->lacking = s->chain + 3 * lanes;
+    s->ranks = (Rank *)(s->lacking + horizons);
+    s->first = (char *)(s->ranks + side);
+    s->chosen = s->first + side;
+    return words;
+}
+
+/* An account that moves on as batches are drawn. */
+typedef struct {
+    int64_t lanes, batch_size;
+    int64_t *owed, *used, *drawn, *totals;     /* (K,), (K,), (L, K), (K,) */
+    const int64_t *shares, *limits, *lane_limits; /* (K,), (K,), (L, K) */
+} Account;
+
+/* Note how many draws each stream may still give; return whether a batch can be filled. */
+static int find_room(Scratch *s, const Account *a)
+{
+    int64_t room = 0;
+    for (int64_t i = 0; i < s->num_streams; i++) {
+        int64_t own = a->shares[i] > 0 || a->owed[i] > 0 ? a->limits[i] - a->used[i] : 0;
+        s->room[i] = own > 0 ? own : 0;
+        room += least(s->room[i], a->batch_size);
+    }
+    return room >= a->batch_size;
+}
+
+/* Draw a batch into (L, K) counts and move the account on; return whether there was one. */
+static int draw_batch(Scratch *s, Account *a, int64_t *counts)
+{
+    if (!find_room(s, a))
+        return 0;
+    apportion(s, a->owed, a->shares, a->batch_size, a->totals);
+    if (!deal(s, a->totals, a->drawn, a->lane_limits, a->lanes, a->batch_size / a->lanes, counts))
+        return 0;
+    for (int64_t i = 0; i < s->num_streams; i++) {
+        a->owed[i] += a->shares[i] * a->batch_size - a->totals[i] * UNIT;
+        a->used[i] += a->totals[i];
+    }
+    return 1;
+}
+
+/* draw(shape, counts, owed, shares, used, drawn, totals, limits, lane_limits, batch_size, lookahead): writes the draws
+ * of up to shape[0] batches and returns how many there were; owed, used and drawn move on, totals is room to work in.
+ * Twin: draw_slowly in ledger.py. */
 static PyObject *draw(PyObject *self, PyObject *args)
 {
-    Py_buffer counts, owed_, shares_, drawn_, limits_, lane_limits_;
-    Py_ssize_t most, lanes, num_streams;
+    Py_buffer counts, owed, shares, used, drawn, totals, limits, lane_limits;
+    Py_ssize_t most, lanes, num_streams, batches = 0;
     long long batch_size, lookahead;
-    if (!PyArg_ParseTuple(args, "(nnn)w*y*y*y*y*y*LL", &most, &lanes, &num_streams, &counts, &owed_, &shares_, &drawn_,
-                          &limits_, &lane_limits_, &batch_size, &lookahead))
+    if (!PyArg_ParseTuple(args, "(nnn)w*w*y*w*w*w*y*y*LL", &most, &lanes, &num_streams, &counts, &owed, &shares, &used,
+                          &drawn, &totals, &limits, &lane_limits, &batch_size, &lookahead))
         return NULL;
-    const size_t long_side = (size_t)(num_streams > lanes ? num_streams : lanes);
-    const size_t num_words = 10 * long_side + (size_t)lookahead + 2 + (size_t)(lanes * num_streams);
-    int64_t *words = malloc(num_words * sizeof(int64_t));
-    Rank *ranks = malloc(long_side * sizeof(Rank));
-    char *flags = malloc(2 * long_side);
-    Py_ssize_t batches = 0;
-    if (!words || !ranks || !flags || !expect(&owed_, num_streams, 8, "owed") ||
-        !expect(&shares_, num_streams, 8, "shares") || !expect(&drawn_, lanes * num_streams, 8, "drawn") ||
-        !expect(&limits_, num_streams, 8, "limits") || !expect(&lane_limits_, lanes * num_streams, 8, "lane_limits") ||
-        !expect(&counts, most * lanes * num_streams, 8, "counts")) {
-        if (!PyErr_Occurred())
-            PyErr_NoMemory();
-        batches = -1;
-        goto end;
+    Scratch scratch;
+    void *memory = NULL;
+    if (batch_size < 1 || batch_size > 1 << 20 || lookahead < 0 || lookahead > 1 << 20)
+        refuse("batch_size or lookahead out of range");
+    else if (is_shape(most, lanes, num_streams) && expect(&counts, most * lanes * num_streams, "counts") &&
+             expect(&owed, num_streams, "owed") && expect(&shares, num_streams, "shares") &&
+             expect(&used, num_streams, "used") && expect(&drawn, lanes * num_streams, "drawn") &&
+             expect(&totals, num_streams, "totals") && expect(&limits, num_streams, "limits") &&
+             expect(&lane_limits, lanes * num_streams, "lane_limits"))
+        memory = open_scratch(&scratch, num_streams, lanes, lookahead);
+    if (memory) {
+        Account account = {lanes,      batch_size, owed.buf,       used.buf, drawn.buf, totals.buf,
+                           shares.buf, limits.buf, lane_limits.buf};
+        int64_t *own = counts.buf;
+        for (; batches < most && draw_batch(&scratch, &account, own); batches++)
+            own += lanes * num_streams;
+        free(memory);
     }
-    Scratch s = {num_streams,
-                 lookahead,
-                 words,
-                 words + long_side,
-                 words + 2 * long_side,
-                 words + 3 * long_side,
-                 words + 4 * long_side,
-                 words + 5 * long_side,
-                 words + 6 * long_side,
-                 words + 10 * long_side,
-                 flags,
-                 flags + long_side,
-                 ranks};
-    int64_t *owed = words + 7 * long_side, *totals = words + 8 * long_side, *used = words + 9 * long_side;
-    int64_t *drawn = words + 10 * long_side + lookahead + 2;
-    const int64_t *shares = shares_.buf, *limits = limits_.buf;
-    memcpy(owed, owed_.buf, (size_t)num_streams * sizeof(int64_t));
-    memcpy(drawn, drawn_.buf, (size_t)(lanes * num_streams) * sizeof(int64_t));
-    for (int64_t i = 0; i < num_streams; i++) {
-        used[i] = 0;
-        for (int64_t lane = 0; lane < lanes; lane++)
-            used[i] += drawn[lane * num_streams + i];
-    }
-    for (; batches < most; batches++) {
-        int64_t room = 0;
-        for (int64_t i = 0; i < num_streams; i++) {
-            s.room[i] = shares[i] > 0 || owed[i] > 0 ? limits[i] - used[i] : 0;
-            room = least(room + least(s.room[i], batch_size), batch_size);
-        }
-        if (room < batch_size)
-            break;
-        apportion(&s, owed, shares, batch_size, totals);
-        if (!deal(&s, totals, drawn, lane_limits_.buf, lanes, batch_size / lanes,
-                  (int64_t *)counts.buf + batches * lanes * num_streams))
-            break;
-        for (int64_t i = 0; i < num_streams; i++) {
-            owed[i] += shares[i] * batch_size - totals[i] * UNIT;
-            used[i] += totals[i];
-        }
-    }
-end:
-    free(words);
-    free(ranks);
-    free(flags);
-    PyBuffer_Release(&counts);
-    PyBuffer_Release(&owed_);
-    PyBuffer_Release(&shares_);
-    PyBuffer_Release(&drawn_);
-    PyBuffer_Release(&limits_);
-    PyBuffer_Release(&lane_limits_);
-    return batches < 0 ? NULL : PyLong_FromSsize_t(batches);
+    RELEASE(&counts, &owed, &shares, &used, &drawn, &totals, &limits, &lane_limits);
+    return memory ? PyLong_FromSsize_t(batches) : NULL;
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------- */
@@ -497,24 +652,54 @@ typedef struct {
     long long clock, parts, length;
 } Table;
 
-static int parse_table(PyObject *object, Table *table)
+/* Not in a tuple of its own: PyArg_ParseTuple cannot release the buffers of a nested one. */
+#define TABLE "y*y*y*y*y*w*LLL"
+#define TABLE_FIELDS(t)                                                                                                \
+    &(t).first_shard, &(t).starts, &(t).address, &(t).offsets, &(t).dtype, &(t).used, &(t).clock, &(t).parts, &(t).length
+
+/* Whether the table's arrays belong together, for K streams of S shards. */
+static int check_table(const Table *table)
 {
-    return PyArg_ParseTuple(object, "y*y*y*y*y*w*LLL", &table->first_shard, &table->starts, &table->address,
-                            &table->offsets, &table->dtype, &table->used, &table->clock, &table->parts,
-                            &table->length);
+    const int64_t num_shards = table->dtype.len, last = table->first_shard.len / 8 - 1;
+    if (table->parts < 1 || table->length < 1 || last < 0 ||
+        ((const int64_t *)table->first_shard.buf)[last] != num_shards)
+        return refuse("parts, length or first_shard do not fit the shards");
+    return expect(&table->starts, num_shards + 1, "starts") && expect(&table->address, num_shards, "address") &&
+           expect(&table->offsets, num_shards, "offsets") && expect(&table->used, num_shards, "used");
 }
 
 static void release_table(Table *table)
 {
-    PyBuffer_Release(&table->first_shard);
-    PyBuffer_Release(&table->starts);
-    PyBuffer_Release(&table->address);
-    PyBuffer_Release(&table->offsets);
-    PyBuffer_Release(&table->dtype);
-    PyBuffer_Release(&table->used);
+    RELEASE(&table->first_shard, &table->starts, &table->address, &table->offsets, &table->dtype, &table->used);
 }
 
-/* Write the shard of each sample and, if all of them are open, the address of its tokens; return whether they are. */
+/* Return the shard that a sample lies in, the last that starts at its place or before it; -1: there is no such sample.
+ */
+static int64_t shard_of(const Table *table, int64_t stream, int64_t sample)
+{
+    const int64_t *first_shard = table->first_shard.buf, *starts = table->starts.buf;
+    if (stream < 0 || stream >= table->first_shard.len / 8 - 1)
+        return -1;
+    int64_t low = first_shard[stream], high = first_shard[stream + 1];
+    if (low < 0 || high > (int64_t)table->dtype.len || low >= high || sample < 0 ||
+        sample >= starts[high] - starts[low])
+        return -1;
+    int64_t place = starts[low] + sample;
+    for (high--; low < high;) {
+        int64_t middle = (low + high + 1) / 2;
+        if (starts[middle] <= place)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
+}
+
+#define CLOSED -2
+#define WRONG -3
+
+/* Write the shard of each sample and, of those that are open, the address of its tokens. Return -1, or CLOSED where some
+ * are not, or WRONG with an error. */
 static int locate(const Table *table, const int64_t *stream, const int64_t *sample, Py_ssize_t count, int64_t *shard,
                   const char **source)
 {
@@ -522,95 +707,86 @@ static int locate(const Table *table, const int64_t *stream, const int64_t *samp
     const int64_t *address = table->address.buf, *offsets = table->offsets.buf;
     const uint8_t *dtype = table->dtype.buf;
     int64_t *used = table->used.buf;
-    int all_open = 1;
+    int found = -1;
     for (Py_ssize_t i = 0; i < count; i++) {
-        int64_t low = first_shard[stream[i]], high = first_shard[stream[i] + 1] - 1;
-        int64_t place = starts[low] + sample[i];
-        while (low < high) { /* the last shard that starts at the place or before it */
-            int64_t middle = (low + high + 1) / 2;
-            if (starts[middle] <= place)
-                low = middle;
-            else
-                high = middle - 1;
+        int64_t own = shard_of(table, stream[i], sample[i]);
+        if (own < 0 || dtype[own] >= sizeof(ITEM_BYTES) / sizeof(ITEM_BYTES[0])) {
+            PyErr_Format(PyExc_IndexError, "stream %lld has no sample %lld", (long long)stream[i],
+                         (long long)sample[i]);
+            return WRONG;
         }
-        shard[i] = low;
-        used[low] = table->clock;
-        if (!address[low]) {
-            all_open = 0;
-            continue;
-        }
-        int64_t row = place - starts[low];
-        source[i] = (const char *)address[low] + ((const int64_t *)offsets[low])[row / table->parts] +
-                    row % table->parts * table->length * ITEM_BYTES[dtype[low]];
+        shard[i] = own;
+        used[own] = table->clock;
+        if (address[own]) {
+            int64_t row = starts[first_shard[stream[i]]] + sample[i] - starts[own];
+            source[i] = (const char *)address[own] + ((const int64_t *)offsets[own])[row / table->parts] +
+                        row % table->parts * table->length * ITEM_BYTES[dtype[own]];
+        } else
+            found = CLOSED;
     }
-    return all_open;
+    return found;
+}
+/* Copy the tokens of samples to (n, length) arrays; return the first with a token out of range, or -1. */
+static Py_ssize_t widen_all(const Table *table, const char *const *source, const int64_t *shard, Py_ssize_t count,
+                            int64_t *out, int64_t *again, uint64_t limit)
+{
+    const uint8_t *dtype = table->dtype.buf;
+    const int64_t length = table->length;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        for (int64_t j = 0; i + 1 < count && j < 1024; j += 64)
+            __builtin_prefetch(source[i + 1] + j);
+        if (!widen(dtype[shard[i]], out + i * length, again ? again + i * length : NULL, source[i], length, limit))
+            return i;
+    }
+    return -1;
 }
 
-#define CLOSED -2
-
-/* gather(table, stream, sample, shard, out, again, limit): copy the tokens of samples to `out`, and to `again` where it
- * is not empty. Returns -1, or the first sample with a token out of range, or CLOSED where a shard is not open; writes
- * the shard of every sample. */
+/* gather(*table, stream, sample, shard, out, again, limit): copies the tokens of samples to `out`, and to `again` where
+ * that is not empty; writes the shard of every sample. Returns -1, or the first sample with a token out of range, or
+ * CLOSED where a shard is not open. Twin: TokenReader._gather in reader.py. */
 static PyObject *gather(PyObject *self, PyObject *args)
 {
     Table table;
-    PyObject *table_;
-    Py_buffer stream, sample, shard, out_, again_;
+    Py_buffer stream, sample, shard, out, again;
     unsigned long long limit;
-    if (!PyArg_ParseTuple(args, "Oy*y*w*w*w*K", &table_, &stream, &sample, &shard, &out_, &again_, &limit) ||
-        !parse_table(table_, &table))
+    if (!PyArg_ParseTuple(args, TABLE "y*y*w*w*w*K", TABLE_FIELDS(table), &stream, &sample, &shard, &out, &again,
+                          &limit))
         return NULL;
     const Py_ssize_t count = stream.len / 8;
-    const int64_t length = table.length;
-    int64_t *out = out_.buf, *again = again_.len ? again_.buf : NULL;
-    Py_ssize_t bad = -1;
+    Py_ssize_t found = WRONG;
     const char **source = malloc((size_t)count * sizeof(char *) + 1);
     if (!source)
         PyErr_NoMemory();
-    else if (expect(&sample, count, 8, "sample") && expect(&shard, count, 8, "shard") &&
-             expect(&out_, count * length, 8, "out") && (!again || expect(&again_, count * length, 8, "again"))) {
-        if (!locate(&table, stream.buf, sample.buf, count, shard.buf, source))
-            bad = CLOSED;
-        else {
-            const int64_t *own = shard.buf;
-            const uint8_t *dtype = table.dtype.buf;
-            Py_BEGIN_ALLOW_THREADS
-            for (Py_ssize_t i = 0; i < count && bad < 0; i++) {
-                for (int64_t j = 0; i + 1 < count && j < 1024; j += 64)
-                    __builtin_prefetch(source[i + 1] + j);
-                if (!widen(dtype[own[i]], out + i * length, again ? again + i * length : NULL, source[i], length,
-                           limit))
-                    bad = i;
-            }
-            Py_END_ALLOW_THREADS
-        }
+    else if (check_table(&table) && expect(&stream, count, "stream") && expect(&sample, count, "sample") &&
+             expect(&shard, count, "shard") && expect(&out, count * table.length, "out") &&
+             (!again.len || expect(&again, count * table.length, "again")))
+        found = locate(&table, stream.buf, sample.buf, count, shard.buf, source);
+    if (found == -1) {
+        Py_BEGIN_ALLOW_THREADS
+        found = widen_all(&table, source, shard.buf, count, out.buf, again.len ? again.buf : NULL, limit);
+        Py_END_ALLOW_THREADS
     }
     free(source);
     release_table(&table);
-    PyBuffer_Release(&stream);
-    PyBuffer_Release(&sample);
-    PyBuffer_Release(&shard);
-    PyBuffer_Release(&out_);
-    PyBuffer_Release(&again_);
-    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(bad);
+    RELEASE(&stream, &sample, &shard, &out, &again);
+    return found == WRONG ? NULL : PyLong_FromSsize_t(found);
 }
 
-/* sources(table, stream, sample, shard, source): write the address of every sample's tokens; -1, or CLOSED as gather */
+/* sources(*table, stream, sample, shard, source): writes the address of every sample's tokens; -1, or CLOSED as gather */
 static PyObject *sources(PyObject *self, PyObject *args)
 {
     Table table;
-    PyObject *table_;
     Py_buffer stream, sample, shard, source;
-    if (!PyArg_ParseTuple(args, "Oy*y*w*w*", &table_, &stream, &sample, &shard, &source) ||
-        !parse_table(table_, &table))
+    if (!PyArg_ParseTuple(args, TABLE "y*y*w*w*", TABLE_FIELDS(table), &stream, &sample, &shard, &source))
         return NULL;
-    int open = locate(&table, stream.buf, sample.buf, stream.len / 8, shard.buf, source.buf);
+    const Py_ssize_t count = stream.len / 8;
+    int found = WRONG;
+    if (check_table(&table) && expect(&stream, count, "stream") && expect(&sample, count, "sample") &&
+        expect(&shard, count, "shard") && expect(&source, count, "source"))
+        found = locate(&table, stream.buf, sample.buf, count, shard.buf, source.buf);
     release_table(&table);
-    PyBuffer_Release(&stream);
-    PyBuffer_Release(&sample);
-    PyBuffer_Release(&shard);
-    PyBuffer_Release(&source);
-    return PyLong_FromLong(open ? -1 : CLOSED);
+    RELEASE(&stream, &sample, &shard, &source);
+    return found == WRONG ? NULL : PyLong_FromLong(found);
 }
 
 /* touch(source, size): read a byte of each page of `size` bytes from every address on, so that they are in memory */
@@ -622,7 +798,7 @@ static PyObject *touch(PyObject *self, PyObject *args)
         return NULL;
     const int64_t *source = source_.buf;
     Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t i = 0; i < source_.len / 8; i++) {
+    for (Py_ssize_t i = 0; size > 0 && i < source_.len / 8; i++) {
         const volatile char *bytes = (const volatile char *)source[i];
         for (int64_t j = 0; j < size; j += 4096)
             (void)bytes[j];
@@ -664,6 +840,25 @@ static PyTypeObject MapType = {
     .tp_as_buffer = &map_as_buffer,
 };
 
+/* Map a file read-only if it has the size; errno tells why not, or 0: it has another size, which is written. */
+static void *map_whole(const char *path, int64_t *size)
+{
+    struct stat found;
+    void *start = MAP_FAILED;
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return start;
+    int problem = fstat(file, &found) == 0 ? 0 : errno;
+    if (!problem && found.st_size == *size) {
+        start = mmap(NULL, (size_t)*size, PROT_READ, MAP_SHARED, file, 0);
+        problem = start == MAP_FAILED ? errno : 0;
+    } else if (!problem)
+        *size = found.st_size;
+    close(file);
+    errno = problem;
+    return start;
+}
+
 /* map_file(path, size) -> Map; OSError as open and mmap give it, or for a file that has another size now. */
 static PyObject *map_file(PyObject *self, PyObject *args)
 {
@@ -671,23 +866,23 @@ static PyObject *map_file(PyObject *self, PyObject *args)
     Py_ssize_t size;
     if (!PyArg_ParseTuple(args, "O&n", PyUnicode_FSConverter, &path, &size))
         return NULL;
-    struct stat found;
-    void *start = MAP_FAILED;
-    int file = open(PyBytes_AS_STRING(path), O_RDONLY | O_CLOEXEC);
-    int known = file >= 0 && fstat(file, &found) == 0;
-    if (known && found.st_size == size)
-        start = mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, file, 0);
-    Map *map = NULL;
-    if (known && found.st_size != size)
-        PyErr_Format(PyExc_OSError, "%zd bytes, expected %zd", (Py_ssize_t)found.st_size, size);
-    else if (start == MAP_FAILED)
-        PyErr_SetFromErrnoWithFilename(PyExc_OSError, PyBytes_AS_STRING(path));
-    else if ((map = PyObject_New(Map, &MapType))) {
-        map->start = start;
+    Map *map = PyObject_New(Map, &MapType);
+    if (map) {
+        int64_t found = size;
+        void *start;
+        Py_BEGIN_ALLOW_THREADS
+        start = map_whole(PyBytes_AS_STRING(path), &found);
+        Py_END_ALLOW_THREADS
+        map->start = start == MAP_FAILED ? NULL : start;
         map->size = (size_t)size;
+        if (!map->start) {
+            if (found != size)
+                PyErr_Format(PyExc_OSError, "%lld bytes, expected %zd", (long long)found, size);
+            else
+                PyErr_SetFromErrnoWithFilename(PyExc_OSError, PyBytes_AS_STRING(path));
+            Py_CLEAR(map);
+        }
     }
-    if (file >= 0)
-        close(file);
     Py_DECREF(path);
     return (PyObject *)map;
 }

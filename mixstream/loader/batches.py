@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from mixstream.kernels import native
 from mixstream.loader.order import Growth, StreamOrder, below, key_of, mix
-from mixstream.mixture.ledger import Ledger, advance, draw, enter_phase, next_phase, reweigh
+from mixstream.mixture.ledger import Ledger, Terms, advance, draw, enter_phase, next_phase, reweigh
 from mixstream.mixture.plan import Plan
 from mixstream.mixture.simplex import Float64
 from mixstream.streams.index import Int64
@@ -72,14 +73,28 @@ class GlobalOrder:
             growth: how streams have grown on the way, those that have.
         """
         self.plan = plan
-        self.terms = plan.terms
         self.growth = growth
         self._shard_samples = shard_samples
         self._orders = [
             StreamOrder(name, samples, plan.window_samples, plan.seed, plan.lanes, growth.get(name, ()))
             for name, samples in zip(plan.streams, shard_samples, strict=True)
         ]
+        self.terms = self._terms() if growth else plan.terms
         self._key = key_of(plan.seed, "batch")
+
+    def _terms(self) -> Terms:
+        """Return the plan's terms, where a stream that grew late in a repeat has fewer draws left in its budget (M3)."""
+        terms = self.plan.terms
+        lane_limits = terms.lane_limits.copy()
+        for number, entry in enumerate(self.plan.entries):
+            if entry.name in self.growth and entry.max_repeats is not None:
+                most = math.ceil(entry.max_repeats)
+                lane_limits[:, number] = [
+                    self._orders[number].draws_before(lane, most) for lane in range(self.plan.lanes)
+                ]
+        in_all_lanes = lane_limits.sum(axis=0, dtype=object).tolist()
+        limits = np.array(list(map(min, terms.limits.tolist(), in_all_lanes)), dtype=np.int64)
+        return dataclasses.replace(terms, limits=limits, lane_limits=lane_limits)
 
     def grown(self, growth: Mapping[str, tuple[Growth, ...]]) -> GlobalOrder:
         """Return the order of the same plan where streams have grown otherwise."""

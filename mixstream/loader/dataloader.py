@@ -17,7 +17,7 @@ from mixstream.loader.batches import GlobalOrder
 from mixstream.loader.dataset import Batch, Columns, MixtureDataset
 from mixstream.loader.migrate import migrate_state
 from mixstream.loader.planned import open_planned, samples_of
-from mixstream.loader.sampler import MixtureSampler
+from mixstream.loader.sampler import STALE, MixtureSampler
 from mixstream.loader.state import dump_state, parse_state
 from mixstream.mixture.ledger import Ledger
 from mixstream.mixture.plan import Plan
@@ -129,7 +129,7 @@ class MixtureLoader(DataLoader[torch.Tensor]):
         ahead = self._read_by_workers() if self.num_workers else self._read_here()
         for batch in ahead:
             if walk != sampler.walks:
-                raise StateError("this iterator is stale: the loader was given a state or iterated anew since")
+                raise StateError(STALE)
             sampler.consume()
             yield batch
         sampler.ended = True

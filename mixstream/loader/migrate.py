@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mixstream.errors import StateError
+from mixstream.loader.batches import GlobalOrder
 from mixstream.loader.order import Growth
 from mixstream.loader.state import (
     DroppedStream,
@@ -62,7 +63,8 @@ def migrate_state(text: str, plan: Plan, streams: Sequence[Stream]) -> tuple[Loa
         cursors.append(own)
         if grown:
             growth[entry.name] = grown
-    terms = plan.terms
+    parts = plan.stored_sequence_length // plan.sequence_length
+    terms = GlobalOrder(plan, [stream.index.shard_samples * parts for stream in streams], growth).terms
     batch = -(-saved.samples // plan.batch_size)
     if batch > plan.num_batches:
         raise StateError(

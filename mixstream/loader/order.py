@@ -224,6 +224,16 @@ class StreamOrder:
         """Return the rows of a repeat in one lane."""
         return self._spans[lane][-1].size
 
+    def draws_before(self, lane: int, repeat: int) -> int:
+        """Return the draws of a lane before any sample comes for the (repeat + 1)th time."""
+        spans = self._spans[lane]
+        ends = [span.start for span in spans[1:]]
+        for span, end in zip(spans, ends, strict=False):
+            if span.repeat + (end - span.start) // span.size > repeat:
+                return span.start + max(0, repeat - span.repeat) * span.size
+        last = spans[-1]
+        return last.start + max(0, repeat - last.repeat) * last.size
+
     def _deal(self, lane: int) -> list[tuple[Int64, Int64]]:
         """Return a lane's pieces of each part: first rows and row counts.
 
@@ -237,7 +247,7 @@ class StreamOrder:
             if self._lanes > 1:
                 order = shuffled(last - first, key_of(self._seed, self.name, "deal", number))
             ends = np.cumsum(np.diff(own)[order])
-            begin, end = lane_bounds(high - low, self._lanes)[lane : lane + 2]
+            begin, end = lane_bounds(self.name, low, high, self._lanes)[lane : lane + 2]
             starts = ends - np.diff(own)[order]
             held = (ends > begin) & (starts < end)
             skipped = np.maximum(begin - starts[held], 0)
@@ -248,7 +258,7 @@ class StreamOrder:
     def _spans_of(self, lane: int) -> list[_Span]:
         """Return how a lane is read: repeats over what there was, the rest of what came then, repeats over all."""
         sizes = [
-            int(np.diff(lane_bounds(high - low, self._lanes))[lane])
+            int(np.diff(lane_bounds(self.name, low, high, self._lanes))[lane])
             for low, high in zip(self._bounds[:-1], self._bounds[1:], strict=True)
         ]
         spans = []

@@ -119,10 +119,10 @@ class TokenReader:
                     break
                 self._open_all(shard)
             begun = time.perf_counter()
-            if native is not None:
-                native.touch(source, self._length * held[0].token_bytes)  # what is held stays mapped, if closed
+            if native is not None and held:  # what is held stays mapped, if closed
+                native.touch(source, self._length * min(own.token_bytes for own in held))
             seconds += time.perf_counter() - begun
-        return seconds / len(stream)
+        return seconds / max(1, len(stream))
 
     def _table(self) -> tuple[Any, ...]:
         self._clock += 1
@@ -131,7 +131,7 @@ class TokenReader:
     def _gather(self, stream: Int64, sample: Int64, shard: Int64, out: Int64, again: Int64) -> int:
         """Write shards (n,) and tokens; return CLOSED, or the first row with a token out of range, or -1."""
         if native is not None:
-            return int(native.gather(self._table(), stream, sample, shard, out, again, self._limit))
+            return int(native.gather(*self._table(), stream, sample, shard, out, again, self._limit))
         row = self._find(stream, sample, shard)
         if not self._address[shard].all():
             return CLOSED
@@ -147,7 +147,7 @@ class TokenReader:
     def _locate(self, stream: Int64, sample: Int64, shard: Int64, source: Int64) -> int:
         """Write shards (n,) and the addresses of tokens; return CLOSED where some are not open, or -1."""
         if native is not None:
-            return int(native.sources(self._table(), stream, sample, shard, source))
+            return int(native.sources(*self._table(), stream, sample, shard, source))
         self._find(stream, sample, shard)
         return -1 if self._address[shard].all() else CLOSED
 

@@ -18,6 +18,7 @@ from mixstream.mixture.ledger import Ledger, open_ledger
 from mixstream.mixture.simplex import Float64, check_weights
 
 DECIDED_ROWS = 1024  # decided at a time, while weights stay: enough to make numpy's calls cheap
+STALE = "this iterator is stale: the loader was given a state or iterated anew since"
 
 
 class Walk:
@@ -140,7 +141,13 @@ class MixtureSampler(DistributedSampler[Any]):
         """Do nothing: one run is one epoch."""
 
     def draw(self, walk: Walk, batch: int, most: int) -> Draws | None:
-        """Return this rank's draws of `batch` and the next ones, (batches, rows): up to `most`; None at the end."""
+        """Return this rank's draws of `batch` and the next ones, (batches, rows): up to `most`; None at the end.
+
+        Raises:
+            StateError: another walk has begun, or a state was loaded.
+        """
+        if walk is not self.walk:
+            raise StateError(STALE)
         # The batch before is kept: a checkpoint within a batch describes the state before that batch.
         walk.forget(self.consumed - 1)
         for past in [past for past in self._pending if past < self.consumed - 1]:

@@ -123,9 +123,11 @@ def draw(ledger: Ledger, terms: Terms, most: int = 1) -> Int64:
     done = native.draw(
         counts.shape,
         counts,
-        ledger.owed,
+        ledger.owed.copy(),
         ledger.shares,
-        ledger.cursors,
+        ledger.drawn,
+        ledger.cursors.copy(),
+        np.empty_like(ledger.owed),
         terms.limits,
         terms.lane_limits,
         terms.batch_size,
@@ -139,7 +141,7 @@ def draw_slowly(ledger: Ledger, terms: Terms, most: int) -> Int64:
     batches: list[Int64] = []
     lanes, num_streams = ledger.cursors.shape
     while len(batches) < most:
-        room = np.where((ledger.shares > 0) | (ledger.owed > 0), terms.limits - ledger.drawn, 0)
+        room = np.where((ledger.shares > 0) | (ledger.owed > 0), np.maximum(terms.limits - ledger.drawn, 0), 0)
         if np.minimum(room, terms.batch_size).sum() < terms.batch_size:
             break
         totals = apportion(ledger.owed, ledger.shares, room, terms.batch_size)

@@ -166,7 +166,8 @@ class Plan(FileModel):
         """What the ledger of a run must keep to."""
         budgets = [entry.max_repeats for entry in self.entries]
         limits = draw_limits(self.sizes, budgets, self.num_batches * self.batch_size)
-        lanes = lane_limits(self.sizes, budgets, self.lanes)
+        sizes = {entry.name: entry.num_samples for entry in self.entries}
+        lanes = lane_limits(sizes, budgets, self.lanes)
         return Terms(self.batch_size, self.num_batches, limits, lanes, self.floor, self.phases)
 
     @property

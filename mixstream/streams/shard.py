@@ -76,7 +76,7 @@ class Shard:
             return first + np.arange(self.num_samples) * self.rows.strides[0]
         begins, lengths = self._places(np.arange(self.num_samples))
         self._check_alike(lengths)
-        return begins
+        return np.ascontiguousarray(begins)
 
     def read(self, rows: Int64) -> Tokens:
         """Return the tokens of `rows` (n,) as an (n, sequence_length) array of the type on disk.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 import tracemalloc
 
 import numpy as np
@@ -96,7 +97,8 @@ def slow_pieces(name, sizes, seed, lanes, lane, part, first_row):
         key = key_of(seed, name, "deal", part)
         shards.sort(key=lambda i: hashed(i, key))
     line = [(shard, starts[shard] + row) for shard in shards for row in range(sizes[shard])]
-    own = line[lane * len(line) // lanes : (lane + 1) * len(line) // lanes]
+    dealt = sorted((sample + zlib.crc32(name.encode())) % lanes for sample in range(first_row, first_row + len(line)))
+    own = [row for row, turn in zip(line, dealt, strict=True) if turn == lane]
     return [[row for _, row in rows] for _, rows in itertools.groupby(own, key=lambda item: item[0])]
 
 
