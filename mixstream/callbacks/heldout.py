@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from composer.utils import dist
 from mixstream.callbacks.rows import measuring, over_ranks, row_losses
 from mixstream.errors import ScoreError
 from mixstream.loader.reader import TokenReader
-from mixstream.streams.catalog import Catalog
+from mixstream.streams.catalog import Catalog, Stream
 from mixstream.streams.store import ShardStore
 
 
@@ -69,7 +69,7 @@ class Heldout(Callback):
             store: opens the shards; None: raw ones only.
         """
         self._streams = list(catalog) if catalog else []
-        self._reader = TokenReader(self._streams, store, sequence_length) if self._streams else None
+        self._reader = _reader(self._streams, store, sequence_length) if self._streams else None
         self._sequence_length = sequence_length
         self._batch_size = batch_size
         self._interval_batches = interval_batches
@@ -139,6 +139,11 @@ class Heldout(Callback):
         num_tokens = int(count) * length
         num_bytes = num_tokens / stream.tokens_per_byte if stream.tokens_per_byte else None
         return HeldoutLoss(num_tokens, num_bytes, total / count)
+
+
+def _reader(streams: Sequence[Stream], store: ShardStore | None, sequence_length: int | None) -> TokenReader:
+    tokenizer = streams[0].tokenizer
+    return TokenReader(streams, store, sequence_length, tokenizer.vocab_size if tokenizer else None)
 
 
 def together(losses: Iterable[HeldoutLoss]) -> HeldoutLoss:
