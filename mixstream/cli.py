@@ -36,6 +36,8 @@ EXTRAS = {
     "jinja2": "report",
 }
 
+MAX_CHANGES = 20  # told of a run that is carried over
+
 app = typer.Typer(
     help="Stream, mix and resample multilingual corpora for pre-training.",
     no_args_is_help=True,
@@ -245,6 +247,9 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="The recipe YAML.")],
     streams: Annotated[Path | None, typer.Option(help="Read these streams instead.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write to this folder instead.")] = None,
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="Go on though recipe or streams have changed: every stream where it was.")
+    ] = False,
 ) -> None:
     """Run a recipe: a proxy, a base run, or the chain of both; goes on where it was interrupted."""
     from mixstream.runs.recipe import load_recipe
@@ -253,7 +258,7 @@ def train(
     from mixstream.runs.chain import run_recipe  # torch and Composer: 5 s, after the recipe is known good
 
     try:
-        results = run_recipe(asked, _announce)
+        results = run_recipe(asked, _announce, migrate)
     except (KeyboardInterrupt, SystemExit) as stop:  # Composer makes SystemExit(128 + number) of signals
         print("interrupted; the same command goes on from the newest checkpoint, if there is one", file=sys.stderr)
         code = stop.code if isinstance(stop, SystemExit) else None
@@ -278,7 +283,11 @@ def _announce(name: str, run: Run) -> None:
     """Show what a run is about to read."""
     if not _is_first():
         return
-    if run.folder.read_result() is not None:
+    for change in run.changes[:MAX_CHANGES]:
+        _say(f"{name}: carried over: {change}")
+    if len(run.changes) > MAX_CHANGES:
+        _say(f"{name}: carried over: and {len(run.changes) - MAX_CHANGES} changes more")
+    if run.folder.read_result() is not None and not run.changes:
         _say(f"{name}: complete in {run.folder.path}; remove that folder to run it again")
         return
     checkpoint = run.folder.newest_checkpoint()

@@ -16,6 +16,8 @@ from mixstream.errors import ScoreError
 from mixstream.loader import MixtureLoader
 from mixstream.mixture.apportion import UNIT
 
+UNKNOWN = -1  # draws of a stream that a checkpoint does not know
+
 
 class Exposure(Callback):
     """Logs, every `interval_batches`, what each stream gave since the last time and gives now.
@@ -32,6 +34,10 @@ class Exposure(Callback):
         self._batch_sums = self._nothing()  # (2, K) losses and rows: of this batch and rank,
         self._sums = self._nothing()  # and of all ranks since the last line
         self._drawn = np.zeros(len(self._names), dtype=np.int64)  # when the last line was logged
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        """Begin with what the loader has given so far of streams that the checkpoint tells nothing of."""
+        self._drawn = np.where(self._drawn < 0, self._loader.ledger().drawn, self._drawn)
 
     def after_loss(self, state: State, logger: Logger) -> None:
         """Add a microbatch's row losses to their streams'."""
@@ -61,15 +67,16 @@ class Exposure(Callback):
             self._log(logger)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was added up since the last line, as one JSON string."""
-        content = {"sums": self._sums.tolist(), "drawn": self._drawn.tolist()}
-        return {"exposure": json.dumps(content)}
+        """Return what was added up since the last line, by stream, as one JSON string."""
+        columns = zip(*self._sums.tolist(), self._drawn.tolist(), strict=True)
+        return {"exposure": json.dumps(dict(zip(self._names, columns, strict=True)))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on adding up."""
+        """Go on adding up; streams may have come and gone."""
         content = json.loads(state["exposure"])
-        self._sums = torch.tensor(content["sums"], dtype=torch.float64)
-        self._drawn = np.array(content["drawn"], dtype=np.int64)
+        losses, rows, drawn = zip(*(content.get(name, (0.0, 0.0, UNKNOWN)) for name in self._names), strict=True)
+        self._sums = torch.tensor([losses, rows], dtype=torch.float64)
+        self._drawn = np.array(drawn, dtype=np.int64)
 
     def _log(self, logger: Logger) -> None:
         logger.log_metrics(self._metrics())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from composer.utils import dist
 from mixstream.callbacks.rows import measuring, over_ranks, row_losses
 from mixstream.errors import ScoreError
 from mixstream.loader.reader import TokenReader
-from mixstream.streams.catalog import Catalog
+from mixstream.streams.catalog import Catalog, Stream
+from mixstream.streams.store import ShardStore
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,13 @@ class Heldout(Callback):
     """
 
     def __init__(
-        self, catalog: Catalog | None, batch_size: int, interval_batches: int | None, max_samples: int | None
+        self,
+        catalog: Catalog | None,
+        batch_size: int,
+        interval_batches: int | None,
+        max_samples: int | None,
+        sequence_length: int | None = None,
+        store: ShardStore | None = None,
     ) -> None:
         """Measure on a catalog of held-out splits.
 
@@ -57,10 +64,13 @@ class Heldout(Callback):
             catalog: opened with ``split="heldout"``; None where there is none.
             batch_size: rows at a time, on each rank.
             interval_batches: None: at the end only.
-            max_samples: the first so many rows of each stream; None: all.
+            max_samples: the first so many samples of each stream; None: all.
+            sequence_length: tokens of a sample, a length that divides the stored one; None: as stored.
+            store: opens the shards; None: raw ones only.
         """
         self._streams = list(catalog) if catalog else []
-        self._reader = TokenReader(self._streams) if self._streams else None
+        self._reader = _reader(self._streams, store, sequence_length) if self._streams else None
+        self._sequence_length = sequence_length
         self._batch_size = batch_size
         self._interval_batches = interval_batches
         self._max_samples = max_samples
@@ -102,14 +112,16 @@ class Heldout(Callback):
 
     @torch.no_grad()
     def _loss_of(self, state: State, number: int) -> HeldoutLoss:
-        """Return the loss on one stream: rank r measures rows r, r + world size, ...
+        """Return the loss on one stream: rank r measures samples r, r + world size, ...
 
         Raises:
             ScoreError: it is not a finite number.
         """
         assert self._reader is not None, "there is a stream"
         stream = self._streams[number]
-        rows = np.arange(min(stream.num_samples, self._max_samples or stream.num_samples))
+        length = self._sequence_length or stream.sequence_length
+        num_samples = stream.num_tokens // length
+        rows = np.arange(min(num_samples, self._max_samples or num_samples))
         own = rows[dist.get_global_rank() :: dist.get_world_size()]
         sums = torch.zeros(2, dtype=torch.float64)
         with measuring(state) as model:
@@ -124,9 +136,14 @@ class Heldout(Callback):
                 f"batch {int(state.timestamp.batch)}: the held-out loss of {stream.name} is {total}; the run diverged, "
                 f"begin it anew in another folder with a lower learning_rate"
             )
-        num_tokens = int(count) * stream.sequence_length
+        num_tokens = int(count) * length
         num_bytes = num_tokens / stream.tokens_per_byte if stream.tokens_per_byte else None
         return HeldoutLoss(num_tokens, num_bytes, total / count)
+
+
+def _reader(streams: Sequence[Stream], store: ShardStore | None, sequence_length: int | None) -> TokenReader:
+    tokenizer = streams[0].tokenizer
+    return TokenReader(streams, store, sequence_length, tokenizer.vocab_size if tokenizer else None)
 
 
 def together(losses: Iterable[HeldoutLoss]) -> HeldoutLoss:

@@ -151,7 +151,12 @@ def read_state(text: str) -> SavedState:
 
 def state_differences(saved: SavedState, plan: Plan) -> list[str]:
     """Return in what a state's plan differs from `plan`, a sentence each; what explains the others comes first."""
-    return sorted(_differences(saved.plan, plan.identity), key=lambda told: not told.endswith(("is gone", "is new")))
+    return identity_differences(saved.plan, plan.identity)
+
+
+def identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in what two plans' identities differ, a sentence each; what explains the others comes first."""
+    return sorted(_differences(before, now), key=lambda told: not told.endswith(("is gone", "is new")))
 
 
 def check_account(saved: SavedState, batch_size: int, streams: Sequence[str], lanes: int, num_batches: int) -> None:

@@ -20,12 +20,13 @@ OnRun = Callable[[str, Run], None]
 Weights = str | dict[str, float]
 
 
-def run_recipe(recipe: Recipe, on_run: OnRun) -> dict[str, Result]:
+def run_recipe(recipe: Recipe, on_run: OnRun, migrate: bool = False) -> dict[str, Result]:
     """Run a recipe to its end, going on where an earlier process stopped.
 
     Args:
         recipe: what to run.
         on_run: called with each run's name and plan before it starts.
+        migrate: whether runs that began with another recipe or other streams are carried over to this one.
 
     Returns:
         How each run ended, by its name.
@@ -34,30 +35,30 @@ def run_recipe(recipe: Recipe, on_run: OnRun) -> dict[str, Result]:
         MixstreamError: whatever is wrong with recipe, streams, mixture or folders.
     """
     if isinstance(recipe, SingleRecipe):
-        return {recipe.kind: _run(recipe.kind, recipe.run, Path(recipe.streams), Path(recipe.out), on_run)}
-    return _run_chain(recipe, on_run)
+        return {recipe.kind: _run(recipe.kind, recipe.run, Path(recipe.streams), Path(recipe.out), on_run, migrate)}
+    return _run_chain(recipe, on_run, migrate)
 
 
-def _run_chain(recipe: ChainRecipe, on_run: OnRun) -> dict[str, Result]:
+def _run_chain(recipe: ChainRecipe, on_run: OnRun, migrate: bool) -> dict[str, Result]:
     streams, out = Path(recipe.streams), Path(recipe.out)
     # All that can be refused is refused before the proxy has trained for hours.
     with _told_of("proxy"):
-        plan_run(recipe.proxy, streams, out / "proxy")
+        plan_run(recipe.proxy, streams, out / "proxy", migrate)
     with _told_of("base"):
         check_apart(streams, out / "base")
         base = with_weights(recipe.base, "uniform")  # what the proxy will learn is not known yet
         plan_mixture(base, Catalog.open(streams, token_column=base.mixture.token_column))
     for name, weights in recipe.controls.items():
         with _told_of(name):
-            plan_run(with_weights(recipe.base, weights), streams, out / name)
-    results = {"proxy": _run("proxy", recipe.proxy, streams, out / "proxy", on_run)}
+            plan_run(with_weights(recipe.base, weights), streams, out / name, migrate)
+    results = {"proxy": _run("proxy", recipe.proxy, streams, out / "proxy", on_run, migrate)}
     learnt = out / "weights.json"
     if dist.get_global_rank() == 0:
         weights_of_proxy = learnt_weights(out / "proxy", recipe.average_last, results["proxy"].batches)
         save_weights(learnt, weights_of_proxy, str(out / "proxy"))
     dist.barrier()
     for name, weights in {"base": str(learnt), **recipe.controls}.items():
-        results[name] = _run(name, with_weights(recipe.base, weights), streams, out / name, on_run)
+        results[name] = _run(name, with_weights(recipe.base, weights), streams, out / name, on_run, migrate)
     return results
 
 
@@ -66,9 +67,9 @@ def with_weights(recipe: RunRecipe, weights: Weights) -> RunRecipe:
     return recipe.model_copy(update={"mixture": recipe.mixture.model_copy(update={"weights": weights})})
 
 
-def _run(name: str, recipe: RunRecipe, streams: Path, out: Path, on_run: OnRun) -> Result:
+def _run(name: str, recipe: RunRecipe, streams: Path, out: Path, on_run: OnRun, migrate: bool) -> Result:
     with _told_of(name):
-        run = plan_run(recipe, streams, out)
+        run = plan_run(recipe, streams, out, migrate)
         on_run(name, run)
         return train(run)
 

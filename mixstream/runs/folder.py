@@ -9,6 +9,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,14 +19,10 @@ from pydantic import Field
 from mixstream.errors import StateError
 from mixstream.formats import FileModel, dump_json, parse, read_json, write_whole
 from mixstream.mixture.plan import Plan
-from mixstream.runs.recipe import RunRecipe, all_keys, dump_yaml
+from mixstream.runs.changes import changes_of
+from mixstream.runs.recipe import RunRecipe, dump_yaml
 
 CHECKPOINT_NAME = "ba{batch}-rank{rank}.pt"
-
-# What a run may change when it goes on: none of it changes which samples are read. Device and microbatch size
-# change the last bits of sums, and so, after a while, the weights of a run that learns them.
-MAY_CHANGE = frozenset({"training.num_workers", "training.checkpoint_batches"})
-MAY_CHANGE_UNLESS_LEARNING = MAY_CHANGE | {"training.device", "training.microbatch_size"}
 
 
 class Loss(FileModel):
@@ -70,25 +67,28 @@ class RunFolder:
         self.result = path / "result.json"
         self.checkpoints = path / "checkpoints"
 
-    def check(self, recipe: RunRecipe, plan: Plan) -> None:
-        """Refuse to go on with another recipe or other streams than the run began with.
+    def check(self, recipe: RunRecipe, plan: Plan, migrate: bool = False) -> tuple[str, ...]:
+        """Return in what the recipe and its streams differ from those that the run began with, a sentence each.
 
         Raises:
-            StateError: the first keys that differ, with both values.
+            StateError: they do, and that is not wanted (`migrate`), or no migration carries a run over to them.
         """
         if not self.recipe.exists():
-            return
-        before, now = all_keys(self._read_recipe()), all_keys(recipe)
-        free = MAY_CHANGE if recipe.xdoge else MAY_CHANGE_UNLESS_LEARNING
-        keys = [key for key in now.keys() | before.keys() if before.get(key) != now.get(key) and key not in free]
-        told = [f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in sorted(keys)]
-        if not told and self.plan.exists() and Plan.load(self.plan).identity != plan.identity:
-            told = ["its streams have changed since"]
-        if told:
+            return ()
+        planned = Plan.load(self.plan) if self.plan.exists() else None
+        changes = changes_of(self._read_recipe(), recipe, planned, plan)
+        if changes.told and not migrate:
+            instead = "" if changes.fixed else "carry this run over to it (--migrate), "
             raise StateError(
-                f"{self.path}: holds a run of another recipe: {'; '.join(told[:3])}; choose another folder "
-                f"(--out), or remove this one to begin anew"
+                f"{self.path}: holds a run of another recipe: {'; '.join(changes.told[:3])}; {instead}choose another "
+                f"folder (--out), or remove this one to begin anew"
             )
+        if changes.fixed:
+            raise StateError(
+                f"{self.path}: this run cannot be carried over: {'; '.join(changes.fixed[:3])}; leave it as it was, or "
+                f"choose another folder (--out)"
+            )
+        return changes.told
 
     def _read_recipe(self) -> RunRecipe:
         try:
@@ -135,6 +135,15 @@ class RunFolder:
         """Note what the run is."""
         write_whole(self.recipe, dump_yaml(recipe))
         plan.save(self.plan)  # again at each start: the streams may have been moved
+
+    def keep(self, path: Path, batch: int, num_lines: int | None = None) -> None:
+        """Copy a file of the run, if it is there, or its first lines, to a name that says up to which batch it held."""
+        if not path.exists():
+            return
+        stem = f"{path.stem}-to-ba{batch}"
+        stems = (f"{stem}-{number}" if number > 1 else stem for number in count(1))
+        free = next(name for name in map(path.with_stem, stems) if not name.exists())
+        write_whole(free, "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:num_lines]))
 
     def end(self, result: Result) -> None:
         """Note how the run ended."""

@@ -23,18 +23,18 @@ class CausalLM(HuggingFaceModel):
     """A `transformers` causal model under Composer, with a loss by row.
 
     Composer takes the mean of a vector of losses, so training is that of the usual scalar; the vector is
-    what tells the sources apart. The model is not given the labels: it would compute the scalar for nothing.
+    what tells the sources apart. What a row is to say next is in the row itself, so a batch needs no labels.
     """
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> Any:
         """Return the model's outputs, with logits (rows, sequence, vocabulary)."""
-        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        inputs = {key: value for key, value in batch.items() if key != "labels"}  # of labels it would make the scalar
         return super().forward(inputs)  # type: ignore[no-untyped-call]
 
     def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the mean loss of each row's tokens but the first, (rows,), in nats/token."""
         logits = outputs["logits"][:, :-1].float()
-        targets = batch["labels"][:, 1:]
+        targets = batch["input_ids"][:, 1:]
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         return losses.view(targets.shape).mean(dim=1)
 

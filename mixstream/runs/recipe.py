@@ -65,6 +65,8 @@ class TrainingRecipe(FileModel):
         heldout_batches: batches between measurements on the held-out splits; None: at the end only.
         heldout_samples: rows of each held-out split to measure on; None: all.
         weight_lag: batches between new weights and the batch at which they act.
+        cache_dir: folder for the raw files of compressed shards; None: there are none.
+        verify_hashes: whether each shard is compared with the hash that index.json notes.
     """
 
     learning_rate: PositiveFloat
@@ -79,6 +81,8 @@ class TrainingRecipe(FileModel):
     heldout_samples: PositiveInt | None = None
     weight_lag: NaturalInt = 8
     num_workers: NaturalInt = 0
+    cache_dir: str | None = None
+    verify_hashes: bool = False
     device: Literal["cpu", "gpu"] = "cpu"
     precision: Literal["fp32", "amp_bf16"] = "fp32"
 

@@ -22,27 +22,41 @@ from mixstream.callbacks.logs import RunLog
 from mixstream.callbacks.xdoge import XDoGE
 from mixstream.errors import MixstreamError, RecipeError, StateError
 from mixstream.loader import MixtureLoader
+from mixstream.loader.dataloader import WEIGHT_LAG
 from mixstream.mixture.apportion import MAX_BATCH_SIZE
 from mixstream.mixture.build import build_plan
 from mixstream.mixture.plan import Plan
 from mixstream.runs.folder import CHECKPOINT_NAME, Loss, Result, RunFolder
+from mixstream.runs.migrate import migrate_run
 from mixstream.runs.model import build_model
 from mixstream.runs.recipe import RunRecipe, XdogeRecipe
 from mixstream.streams.catalog import Catalog
+from mixstream.streams.store import ShardStore
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that was planned and not yet started."""
+    """A run that was planned and not yet started.
+
+    Attributes:
+        changes: in what it differs from the run that the folder holds, which is to be carried over; a sentence each.
+    """
 
     recipe: RunRecipe
     plan: Plan
     catalog: Catalog
     folder: RunFolder
+    changes: tuple[str, ...] = ()
 
 
-def plan_run(recipe: RunRecipe, streams: Path, out: Path) -> Run:
+def plan_run(recipe: RunRecipe, streams: Path, out: Path, migrate: bool = False) -> Run:
     """Decide what a run reads, and check all that can be checked before it; nothing is written.
+
+    Args:
+        recipe: what to run.
+        streams: the folder of streams.
+        out: the run's folder.
+        migrate: whether a run there that began with another recipe or other streams is to be carried over.
 
     Raises:
         MixstreamError: whatever is wrong with the streams, the mixture, the recipe or the folder.
@@ -51,8 +65,7 @@ def plan_run(recipe: RunRecipe, streams: Path, out: Path) -> Run:
     catalog = Catalog.open(streams, token_column=recipe.mixture.token_column)
     plan = plan_mixture(recipe, catalog)
     folder = RunFolder(out)
-    folder.check(recipe, plan)
-    return Run(recipe, plan, catalog, folder)
+    return Run(recipe, plan, catalog, folder, folder.check(recipe, plan, migrate))
 
 
 def check_apart(streams: Path, out: Path) -> None:
@@ -86,8 +99,9 @@ def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> Plan:
         window_samples=mixture.window_samples,
         seed=recipe.seed,
     )
+    store = _store(recipe)
     for stream in [*catalog, *(catalog.heldout() or [])]:
-        stream.check_files()
+        store.check(stream)
     _check_lengths(recipe, plan)
     _check_device(recipe)
     return plan
@@ -131,7 +145,7 @@ def _check_device(recipe: RunRecipe) -> None:
 
 
 def train(run: Run) -> Result:
-    """Train a planned run to its end, from its newest checkpoint if there is one.
+    """Train a planned run to its end, from its newest checkpoint if there is one, carried over if it has changed.
 
     Returns:
         How it ended; at once, where it had ended before.
@@ -142,7 +156,11 @@ def train(run: Run) -> Result:
     dist.initialize_dist(get_device(run.recipe.training.device))
     _share_cores()
     is_first = dist.get_global_rank() == 0
+    dist.barrier()  # every rank has looked at the folder: now it may change
     with run.folder.locked() if is_first else contextlib.nullcontext():
+        if run.changes and is_first:
+            migrate_run(run.folder, run.recipe, run.plan, [run.catalog[name] for name in run.plan.streams])
+        dist.barrier()
         done = run.folder.read_result()
         if done is not None:
             return done
@@ -156,9 +174,14 @@ def train(run: Run) -> Result:
 def _train(run: Run, is_first: bool) -> Result:
     started = time.perf_counter()
     training = run.recipe.training
-    loader = MixtureLoader(run.plan, num_workers=training.num_workers, weight_lag=training.weight_lag)
+    loader = _loader(run, run.plan, num_workers=training.num_workers, weight_lag=training.weight_lag)
     heldout = Heldout(
-        run.catalog.heldout(), training.microbatch_size, training.heldout_batches, training.heldout_samples
+        run.catalog.heldout(),
+        training.microbatch_size,
+        training.heldout_batches,
+        training.heldout_samples,
+        sequence_length=run.plan.sequence_length,
+        store=_store(run.recipe),
     )
     callbacks: list[Callback] = [Exposure(loader, training.log_batches), heldout]
     if run.recipe.xdoge is not None:
@@ -177,7 +200,25 @@ def _train(run: Run, is_first: bool) -> Result:
                 trainer.engine.run_event(event)
     finally:
         trainer.close()  # type: ignore[no-untyped-call]
-    return _result(run, loader, heldout.losses, time.perf_counter() - started)
+    samples = int(trainer.state.timestamp.sample)
+    return _result(run, loader.ledger().batch, samples, heldout.losses, time.perf_counter() - started)
+
+
+def _loader(run: Run, plan: Plan, num_workers: int = 0, weight_lag: int = WEIGHT_LAG) -> MixtureLoader:
+    training = run.recipe.training
+    return MixtureLoader(
+        plan,
+        num_workers=num_workers,
+        cache_dir=training.cache_dir,
+        weight_lag=weight_lag,
+        verify_hashes=training.verify_hashes,
+        pin_memory=training.device == "gpu",
+        labels=False,  # `CausalLM` needs none
+    )
+
+
+def _store(recipe: RunRecipe) -> ShardStore:
+    return ShardStore(recipe.training.cache_dir, recipe.training.verify_hashes)
 
 
 def _fit(trainer: Trainer, folder: RunFolder) -> None:
@@ -274,7 +315,7 @@ def _xdoge(run: Run, loader: MixtureLoader, recipe: XdogeRecipe) -> XDoGE:
     )
     return XDoGE(
         loader,
-        MixtureLoader(plan),
+        _loader(run, plan),
         run.folder.weights,
         interval_batches=recipe.interval_batches,
         mu=recipe.mu,
@@ -283,12 +324,11 @@ def _xdoge(run: Run, loader: MixtureLoader, recipe: XdogeRecipe) -> XDoGE:
     )
 
 
-def _result(run: Run, loader: MixtureLoader, losses: dict[str, HeldoutLoss], seconds: float) -> Result:
-    batches = loader.ledger().batch
+def _result(run: Run, batches: int, samples: int, losses: dict[str, HeldoutLoss], seconds: float) -> Result:
     languages = {entry.name: entry.language or entry.name for entry in run.plan.entries}
     return Result(
         batches=batches,
-        tokens=batches * run.plan.batch_size * run.plan.sequence_length,
+        tokens=samples * run.plan.sequence_length,
         seconds=seconds,
         ranks=dist.get_world_size(),
         heldout={name: _told(loss) for name, loss in losses.items()},
