@@ -83,7 +83,7 @@ class GlobalOrder:
         self._key = key_of(plan.seed, "batch")
 
     def _terms(self) -> Terms:
-        """Return the plan's terms, where a stream that grew late in a repeat has fewer draws left in its budget (M3)."""
+        """Return the plan's terms; a stream that grew late in a repeat has fewer draws left in its budget (M3)."""
         terms = self.plan.terms
         lane_limits = terms.lane_limits.copy()
         for number, entry in enumerate(self.plan.entries):
