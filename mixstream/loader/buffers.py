@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-import torch
 
 from mixstream.streams.index import Int64
 
@@ -20,11 +19,8 @@ class Buffers:
         """Hold none yet."""
         self._arrays: list[Int64] = []
 
-    def get(self, shape: tuple[int, ...], pinned: bool = False) -> Int64:
-        """Return memory that nothing else refers to; page-locked memory is torch's to keep."""
-        if pinned:
-            pages: Int64 = torch.empty(shape, dtype=torch.int64, pin_memory=True).numpy()
-            return pages
+    def get(self, shape: tuple[int, ...]) -> Int64:
+        """Return memory that nothing else refers to."""
         for array in self._arrays:
             if array.shape == shape and sys.getrefcount(array) == _OWN_REFERENCES:
                 return array

@@ -75,14 +75,18 @@ class MixtureDataset(Dataset[Batch]):
         """Return batches of n rows each, from draws (batches, n); they share memory that is written no more."""
         num_batches, rows = draws.stream.shape
         copies = 2 if self._columns.labels else 1
-        tokens = self._buffers.get((copies, num_batches, rows, self._plan.sequence_length), pinned)
+        shape = copies, num_batches, rows, self._plan.sequence_length
+        # Page-locked memory is torch's to keep: only tensors of torch's own tell it that a copy to a GPU still reads them.
+        pages = torch.empty(shape, dtype=torch.int64, pin_memory=True) if pinned else None
+        tokens = self._buffers.get(shape) if pages is None else pages.numpy()
         flat = tokens.reshape(copies, num_batches * rows, -1)
         self._own_reader().read(draws.stream.reshape(-1), draws.sample.reshape(-1), *flat)
-        columns = dict(zip(("input_ids", "labels"), tokens, strict=False)) | draws._asdict()
-        batches = [
-            {name: torch.from_numpy(column[number]) for name, column in columns.items()}
-            for number in range(num_batches)
-        ]
+        names = ("input_ids", "labels")[:copies]
+        batches = []
+        for number in range(num_batches):
+            own = tokens[:, number] if pages is None else pages[:, number]
+            batch = {name: torch.as_tensor(column) for name, column in zip(names, own, strict=True)}
+            batches.append(batch | {name: torch.from_numpy(column[number]) for name, column in draws._asdict().items()})
         if self._columns.documents:
             assert self._plan.tokenizer is not None, "checked above"
             for batch in batches:
