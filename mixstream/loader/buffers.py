@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import numpy as np
-import torch
 
 from mixstream.streams.index import Int64
 
@@ -19,15 +19,14 @@ class Buffers:
     def __init__(self) -> None:
         """Hold none yet."""
         self._arrays: list[Int64] = []
+        self._lock = threading.Lock()
 
-    def get(self, shape: tuple[int, ...], pinned: bool = False) -> Int64:
-        """Return memory that nothing else refers to; page-locked memory is torch's to keep."""
-        if pinned:
-            pages: Int64 = torch.empty(shape, dtype=torch.int64, pin_memory=True).numpy()
-            return pages
-        for array in self._arrays:
-            if array.shape == shape and sys.getrefcount(array) == _OWN_REFERENCES:
-                return array
-        array = np.empty(shape, dtype=np.int64)
-        self._arrays = [*self._arrays[1 - MAX_IDLE :], array]
-        return array
+    def get(self, shape: tuple[int, ...]) -> Int64:
+        """Return memory that nothing else refers to."""
+        with self._lock:  # who is given an array holds it before another thread looks
+            for array in self._arrays:
+                if array.shape == shape and sys.getrefcount(array) == _OWN_REFERENCES:
+                    return array
+            array = np.empty(shape, dtype=np.int64)
+            self._arrays = [*self._arrays[1 - MAX_IDLE :], array]
+            return array

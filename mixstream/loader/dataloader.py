@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from mixstream.errors import MixstreamError, MixtureError, PlanSpentError, StateError
+from mixstream.errors import MixtureError, PlanSpentError, StateError
 from mixstream.loader.ahead import ReadAhead
 from mixstream.loader.batches import GlobalOrder
 from mixstream.loader.dataset import Batch, Columns, MixtureDataset
@@ -24,11 +25,10 @@ from mixstream.mixture.plan import Plan
 from mixstream.streams.store import ShardStore
 
 WEIGHT_LAG = 8
-MAX_PREFETCH = 4
 CHUNK_ROWS = 32  # read in one call, where batches are small
 
 
-class MixtureLoader(DataLoader[torch.Tensor]):
+class MixtureLoader(DataLoader[Batch]):
     """Yields a rank's part of every global batch of a plan, in order.
 
     A batch is a dict of int64 tensors: ``input_ids`` and ``labels`` (rows, sequence), equal, since causal
@@ -62,12 +62,13 @@ class MixtureLoader(DataLoader[torch.Tensor]):
             plan: what to read.
             rank, world_size: of this process; None: torch.distributed's, or else the launcher's
                 environment, or else 0 of 1.
-            num_workers: reading processes; 0 reads in a thread of this one, which is fastest for token shards.
+            num_workers: reading threads (no processes: nothing is sent, copied or started); 0 reads in the calling one,
+                with a thread that only opens shards and brings rows into memory, which is fastest where the disk is.
             cache_dir: folder for the raw files of compressed shards, kept for the next time; None: compressed
                 streams are refused.
             cache_limit: for object stores, which this version does not read; only None.
             weight_lag: batches between `set_weights` and the batch at which they act, and so the most
-                that workers or the reading thread may read ahead; 0 reads nothing ahead.
+                that workers may read ahead; 0 reads nothing ahead.
             verify_hashes: compare every shard with the hash that index.json notes, when it is first opened.
             pin_memory: put batches into page-locked memory, from which they are copied to a GPU while it works;
                 without a GPU it does nothing.
@@ -99,13 +100,12 @@ class MixtureLoader(DataLoader[torch.Tensor]):
         self._reading = MixtureDataset(plan, streams, store, self._sampler, Columns(labels, documents))
         self._streams = streams
         self._weight_lag = weight_lag
+        self._num_threads = num_workers
+        self._chunk = max(1, min(weight_lag, CHUNK_ROWS * self._world_size // plan.batch_size))
         super().__init__(
             self._reading,
             batch_sampler=self._sampler,
-            num_workers=num_workers,
-            collate_fn=_as_is,
             pin_memory=pin_memory and torch.cuda.is_available(),
-            prefetch_factor=min(MAX_PREFETCH, weight_lag // num_workers) if num_workers else None,
         )
         self.plan = plan
 
@@ -126,7 +126,7 @@ class MixtureLoader(DataLoader[torch.Tensor]):
             )
         sampler.walks += 1
         walk = sampler.walks
-        ahead = self._read_by_workers() if self.num_workers else self._read_here()
+        ahead = self._read_by_workers() if self._num_threads else self._read_here()
         for batch in ahead:
             if walk != sampler.walks:
                 raise StateError(STALE)
@@ -143,22 +143,33 @@ class MixtureLoader(DataLoader[torch.Tensor]):
     def _read_here(self) -> Iterator[Batch]:
         """Yield this rank's batches, read in this process, some in one call where they are small."""
         sampler = self._sampler
-        chunk = max(1, min(self._weight_lag, CHUNK_ROWS * self._world_size // self.plan.batch_size))
         ahead = ReadAhead(self._reading.warm, self._reading.is_open)
         try:
             walk = sampler.start(lambda draws: ahead.add(sampler.part(draws)))
-            while (draws := sampler.draw(walk, sampler.consumed, chunk)) is not None:
+            while (draws := sampler.draw(walk, sampler.consumed, self._chunk)) is not None:
                 yield from self._reading.read(draws, self.pin_memory)
         finally:
             ahead.close()
 
     def _read_by_workers(self) -> Iterator[Batch]:
-        """Yield this rank's batches, read by worker processes."""
+        """Yield this rank's batches, read by threads, as far ahead as weights allow."""
         sampler = self._sampler
-        for sent in _plain_errors(super().__iter__()):
-            draws = sampler.draw(sampler.walk, sampler.consumed, 1)
-            assert draws is not None, "it was given to a worker"
-            yield self._reading.finish(sent, draws, self.pin_memory)
+        chunk = min(self._chunk, max(1, self._weight_lag // (self._num_threads + 1)))
+        threads = ThreadPoolExecutor(self._num_threads, "mixstream-read")
+        reading: deque[Future[list[Batch]]] = deque()
+        try:
+            walk, coming = sampler.start(), sampler.consumed
+            while True:
+                while coming + chunk <= sampler.consumed + self._weight_lag:
+                    if (draws := sampler.draw(walk, coming, chunk)) is None:
+                        break
+                    reading.append(threads.submit(self._reading.read, draws, self.pin_memory))
+                    coming += len(draws.stream)
+                if not reading:
+                    return
+                yield from reading.popleft().result()
+        finally:
+            threads.shutdown(cancel_futures=True)
 
     def set_weights(self, weights: Mapping[str, float], at_batch: int | None = None) -> int:
         """Give the streams new weights; their repeat budgets and the plan's floor hold as before.
@@ -224,18 +235,3 @@ def _from_launcher(name: str, default: int) -> int:
     if value and not value.isdecimal():
         raise MixtureError(f"environment variable {name} is {value!r}; expected a whole number, as launchers set it")
     return int(value or default)
-
-
-def _plain_errors(batches: Iterator[Any]) -> Iterator[Any]:
-    """Yield the batches; an error of ours from a worker comes without the traceback that torch puts around it."""
-    try:
-        yield from batches
-    except MixstreamError as error:
-        last = str(error).strip().splitlines()[-1]
-        marker = f"{type(error).__name__}: "
-        raise type(error)(last.partition(marker)[2] if marker in last else last) from None
-
-
-def _as_is(batch: Any) -> Any:
-    """Return what `__getitems__` made: it is a batch already."""
-    return batch

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch.utils.data import Dataset
 from mixstream.errors import MixtureError
 from mixstream.loader.batches import Draws
 from mixstream.loader.buffers import Buffers
-from mixstream.loader.documents import DOCUMENT_COLUMNS, document_columns
+from mixstream.loader.documents import document_columns
 from mixstream.loader.reader import TokenReader
 from mixstream.loader.sampler import MixtureSampler
 from mixstream.loader.state import dump_state, parse_state
@@ -42,8 +41,8 @@ class Columns:
     documents: bool = False
 
 
-class MixtureDataset(Dataset[torch.Tensor]):
-    """The plan's samples; an index is a `Draws` of a whole batch."""
+class MixtureDataset(Dataset[Batch]):
+    """The plan's samples, read by `Draws` of whole batches."""
 
     def __init__(
         self, plan: Plan, streams: Sequence[Stream], store: ShardStore, sampler: MixtureSampler, columns: Columns
@@ -59,50 +58,30 @@ class MixtureDataset(Dataset[torch.Tensor]):
                 "names their tokenizer and its eod_token_id, or leave it out"
             )
         self._plan = plan
-        self._streams = list(streams)
-        self._store = store
         self._columns = columns
-        self._reader: TokenReader | None = None
+        vocab_size = plan.tokenizer.vocab_size if plan.tokenizer else None
+        self._reader = TokenReader(streams, store, plan.sequence_length, vocab_size)
         self._buffers = Buffers()
-        self._sampler: MixtureSampler | None = sampler
+        self._sampler = sampler
 
     def __len__(self) -> int:
         return self._plan.num_batches * self._plan.batch_size
 
-    def __getitems__(self, draws: Draws) -> torch.Tensor:
-        """Return what a worker sends of a batch of n rows: (columns, n, sequence), input_ids and documents' columns.
-
-        One tensor, since each costs a file; what the main process knows or can copy is not sent.
-        """
-        (batch,) = self._read(draws.take(None), copies=1, pinned=False)
-        return torch.stack(list(batch.values())) if len(batch) > 1 else batch["input_ids"].unsqueeze(0)
-
-    def finish(self, sent: torch.Tensor, draws: Draws, pinned: bool = False) -> Batch:
-        """Return the batch of which a worker sent (columns, n, sequence), with draws (1, n)."""
-        batch = dict(zip(("input_ids", *DOCUMENT_COLUMNS), sent, strict=False))
-        if self._columns.labels:
-            labels = torch.from_numpy(self._buffers.get(tuple(sent.shape[1:]), pinned))
-            batch["labels"] = labels.copy_(batch["input_ids"])
-        _tell(batch, draws, 0)
-        return batch
-
     def read(self, draws: Draws, pinned: bool = False) -> list[Batch]:
-        """Return batches of n rows each, from draws (batches, n), read in this process."""
-        batches = self._read(draws, 2 if self._columns.labels else 1, pinned)
-        for number, batch in enumerate(batches):
-            _tell(batch, draws, number)
-        return batches
+        """Return batches of n rows each, from draws (batches, n); several threads may at once.
 
-    def _read(self, draws: Draws, copies: int, pinned: bool) -> list[Batch]:
-        """Return the token columns of batches of n rows each, (n, sequence) int64: input_ids, labels, documents'."""
+        Each has input_ids, labels, document_ids, position_ids (n, sequence), as asked for; stream, sample, repeat (n,).
+        """
         num_batches, rows = draws.stream.shape
-        tokens = self._buffers.get((copies, num_batches, rows, self._plan.sequence_length), pinned)
-        flat = tokens.reshape(copies, num_batches * rows, -1)
-        self._own_reader().read(draws.stream.reshape(-1), draws.sample.reshape(-1), *flat)
-        names = ("input_ids", "labels")[:copies]
+        shape = 2 if self._columns.labels else 1, num_batches, rows, self._plan.sequence_length
+        # Page-locked memory is torch's to keep: only its own tensors tell it that a copy to a GPU still reads them.
+        pages = torch.empty(shape, dtype=torch.int64, pin_memory=True) if pinned else None
+        tokens = self._buffers.get(shape) if pages is None else pages.numpy()
+        flat = tokens.reshape(shape[0], num_batches * rows, -1)
+        self._reader.read(draws.stream.reshape(-1), draws.sample.reshape(-1), *flat)
+        columns = dict(zip(("input_ids", "labels"), tokens if pages is None else pages, strict=False)) | draws._asdict()
         batches = [
-            {name: torch.from_numpy(own[number]) for name, own in zip(names, tokens, strict=True)}
-            for number in range(num_batches)
+            {name: torch.as_tensor(column[number]) for name, column in columns.items()} for number in range(num_batches)
         ]
         if self._columns.documents:
             assert self._plan.tokenizer is not None, "checked above"
@@ -112,18 +91,18 @@ class MixtureDataset(Dataset[torch.Tensor]):
 
     def warm(self, parts: Sequence[Draws]) -> float:
         """Open the shards of draws and bring their rows into memory for a `read` to come; return seconds a row."""
-        return self._own_reader().warm(*_joined(parts))
+        return self._reader.warm(*_joined(parts))
 
     def is_open(self, parts: Sequence[Draws]) -> bool:
         """Return whether all shards of draws are open."""
-        return self._own_reader().is_open(*_joined(parts))
+        return self._reader.is_open(*_joined(parts))
 
     def state_dict(self, num_samples: int, from_beginning: bool) -> str:
         """Return the state after `num_samples` trained samples of this run, for Composer.
 
         Composer counts what is trained, the loader what it handed out: within a batch that is one more.
         """
-        sampler = self._own_sampler()
+        sampler = self._sampler
         within = sampler.trained_within(num_samples)
         return dump_state(sampler.state(sampler.consumed - 1 if within else None), self._plan)
 
@@ -134,32 +113,7 @@ class MixtureDataset(Dataset[torch.Tensor]):
             StateError: the state belongs to another plan.
         """
         loaded = parse_state(state, self._plan)
-        self._own_sampler().load(loaded, samples_before=loaded.samples)
-
-    def _own_reader(self) -> TokenReader:
-        if self._reader is None:  # shards are opened in the process that reads
-            vocab_size = self._plan.tokenizer.vocab_size if self._plan.tokenizer else None
-            self._reader = TokenReader(self._streams, self._store, self._plan.sequence_length, vocab_size)
-        return self._reader
-
-    def _own_sampler(self) -> MixtureSampler:
-        assert self._sampler is not None, "only the main process asks for the state"
-        return self._sampler
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "_sampler": None,
-            "_reader": None,
-            "_buffers": Buffers(),
-        }  # workers read, they do not decide
-
-
-def _tell(batch: Batch, draws: Draws, number: int) -> None:
-    """Add the columns that say where the rows are from: those of one batch of draws (batches, n)."""
-    batch["stream"] = torch.from_numpy(draws.stream[number])
-    batch["sample"] = torch.from_numpy(draws.sample[number])
-    batch["repeat"] = torch.from_numpy(draws.repeat[number])
+        self._sampler.load(loaded, samples_before=loaded.samples)
 
 
 def _joined(parts: Sequence[Draws]) -> tuple[Int64, Int64]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-DOCUMENT_COLUMNS = ("document_ids", "position_ids")
-
 
 def document_columns(input_ids: torch.Tensor, eod_token_id: int) -> dict[str, torch.Tensor]:
     """Return which document of its row each token is in, and its position there.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ _NOTHING = np.empty((0, 0), dtype=np.int64)
 
 
 class TokenReader:
-    """Reads samples of several streams into one array.
+    """Reads samples of several streams into one array; for several threads at once.
 
     The shards of all streams are numbered through; S of them, where a sample lies is found for a whole batch at once.
     """
@@ -61,7 +62,10 @@ class TokenReader:
         self._offsets = np.zeros(sum(counts), dtype=np.int64)
         self._used = np.zeros(sum(counts), dtype=np.int64)
         self._arrays = self._first_shard, self._starts, self._address, self._offsets, self._dtype, self._used
+        self._least_bytes = min(stream.column.dtype.itemsize for stream in streams)
         self._open: dict[int, Shard] = {}
+        self._closed: list[Shard] = []  # that somebody may still be reading from
+        self._readers = 0
         self._clock = 0
         self._lock = threading.Lock()
 
@@ -81,7 +85,7 @@ class TokenReader:
             rows = slice(first, first + MAX_OPEN_SHARDS)
             shard = np.empty_like(stream[rows])
             while True:
-                with self._lock:
+                with self._keeping():
                     copy = _NOTHING if again is None else again[rows]
                     bad = self._gather(stream[rows], sample[rows], shard, out[rows], copy)
                 if bad != CLOSED:
@@ -98,8 +102,7 @@ class TokenReader:
 
     def is_open(self, stream: Int64, sample: Int64) -> bool:
         """Return whether the shards of samples (n,) are open."""
-        with self._lock:
-            return self._locate(stream, sample, np.empty_like(stream), np.empty_like(stream)) != CLOSED
+        return self._locate(stream, sample, np.empty_like(stream), np.empty_like(stream)) != CLOSED
 
     def warm(self, stream: Int64, sample: Int64) -> float:
         """Open the shards of samples (n,) and bring their tokens into memory, for a `read` to come; errors as there.
@@ -112,17 +115,33 @@ class TokenReader:
             rows = slice(first, first + MAX_OPEN_SHARDS)
             shard, source = np.empty_like(stream[rows]), np.empty_like(stream[rows])
             while True:
-                with self._lock:
+                with self._keeping():
                     known = self._locate(stream[rows], sample[rows], shard, source)
-                    held = [self._open[number] for number in set(shard.tolist()) if number in self._open]
+                    begun = time.perf_counter()
+                    if native is not None and known != CLOSED:
+                        native.touch(source, self._length * self._least_bytes)
                 if known != CLOSED:
                     break
                 self._open_all(shard)
-            begun = time.perf_counter()
-            if native is not None and held:  # what is held stays mapped, if closed
-                native.touch(source, self._length * min(own.token_bytes for own in held))
             seconds += time.perf_counter() - begun
         return seconds / max(1, len(stream))
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Keep mapped what others close meanwhile, while rows are read from it."""
+        if native is None:  # the twins look shards up while they read
+            with self._lock:
+                yield
+            return
+        with self._lock:
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+                if not self._readers:
+                    self._closed.clear()
 
     def _table(self) -> tuple[Any, ...]:
         self._clock += 1
@@ -171,11 +190,13 @@ class TokenReader:
             if surplus > 0:
                 for number in sorted(self._open, key=lambda number: self._used[number])[:surplus]:
                     self._address[number] = 0
-                    del self._open[number]
+                    self._closed.append(self._open.pop(number))
             for number, own in opened.items():
+                if number in self._open:  # by another thread meanwhile
+                    continue
                 self._open[number] = own
-                self._address[number] = own.address
                 self._offsets[number] = own.token_offsets.ctypes.data
+                self._address[number] = own.address  # last: it says that the shard is open
 
     def _open_shard(self, number: int) -> Shard:
         stream, shard = self._place(number)

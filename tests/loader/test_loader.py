@@ -264,17 +264,6 @@ def test_weights_that_the_caller_changes_later_stay_as_they_were_set(catalog):
     assert json.loads(loader.state_dict())["pending"] == [[5, OTHER]]
 
 
-def test_a_dataset_can_be_sent_to_a_worker_that_is_spawned(catalog):
-    import pickle
-
-    loader = MixtureLoader(plan_of(catalog))
-    draws = next(iter(loader.batch_sampler))
-    first = loader.dataset.__getitems__(draws)
-    copied = pickle.loads(pickle.dumps(loader.dataset))
-    assert torch.equal(copied.__getitems__(draws), first)
-    assert len(pickle.dumps(loader.dataset)) < 20_000
-
-
 def test_held_out_splits_can_be_planned_and_read(streams):
     plan = plan_of(Catalog.open(streams, split="heldout"), batches=3, weights="uniform")
     batches = global_batches(plan)
