@@ -79,10 +79,14 @@ class MixtureDataset(Dataset[Batch]):
         tokens = self._buffers.get(shape) if pages is None else pages.numpy()
         flat = tokens.reshape(shape[0], num_batches * rows, -1)
         self._reader.read(draws.stream.reshape(-1), draws.sample.reshape(-1), *flat)
-        columns = dict(zip(("input_ids", "labels"), tokens if pages is None else pages, strict=False)) | draws._asdict()
-        batches = [
-            {name: torch.as_tensor(column[number]) for name, column in columns.items()} for number in range(num_batches)
-        ]
+        batches = []
+        for number in range(num_batches):
+            own = [torch.from_numpy(copy[number]) for copy in tokens] if pages is None else pages[:, number].unbind(0)
+            batch = dict(zip(("input_ids", "labels"), own, strict=False))
+            batch["stream"] = torch.from_numpy(draws.stream[number])
+            batch["sample"] = torch.from_numpy(draws.sample[number])
+            batch["repeat"] = torch.from_numpy(draws.repeat[number])
+            batches.append(batch)
         if self._columns.documents:
             assert self._plan.tokenizer is not None, "checked above"
             for batch in batches:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -81,18 +80,23 @@ class TokenReader:
             ShardError: a shard that is not what index.json says, of another sequence length, or with a token
                 that the tokenizer does not have.
         """
-        for first in range(0, len(stream), MAX_OPEN_SHARDS):
-            rows = slice(first, first + MAX_OPEN_SHARDS)
-            shard = np.empty_like(stream[rows])
-            while True:
-                with self._keeping():
-                    copy = _NOTHING if again is None else again[rows]
-                    bad = self._gather(stream[rows], sample[rows], shard, out[rows], copy)
-                if bad != CLOSED:
-                    break
-                self._open_all(shard)
-            if bad >= 0:
-                self._refuse(int(stream[rows][bad]), int(sample[rows][bad]), out[rows][bad])
+        if len(stream) > MAX_OPEN_SHARDS:
+            for first in range(0, len(stream), MAX_OPEN_SHARDS):
+                rows = slice(first, first + MAX_OPEN_SHARDS)
+                self.read(stream[rows], sample[rows], out[rows], None if again is None else again[rows])
+            return
+        shard = np.empty_like(stream)
+        while True:
+            self._begin()
+            try:
+                bad = self._gather(stream, sample, shard, out, _NOTHING if again is None else again)
+            finally:
+                self._end()
+            if bad != CLOSED:
+                break
+            self._open_all(shard)
+        if bad >= 0:
+            self._refuse(int(stream[bad]), int(sample[bad]), out[bad])
 
     def tokens(self, number: int, sample: Int64) -> torch.Tensor:
         """Return the tokens of samples (n,) of one stream, (n, sequence_length) int64; errors as `read`."""
@@ -115,33 +119,35 @@ class TokenReader:
             rows = slice(first, first + MAX_OPEN_SHARDS)
             shard, source = np.empty_like(stream[rows]), np.empty_like(stream[rows])
             while True:
-                with self._keeping():
+                self._begin()
+                try:
                     known = self._locate(stream[rows], sample[rows], shard, source)
                     begun = time.perf_counter()
                     if native is not None and known != CLOSED:
                         native.touch(source, self._length * self._least_bytes)
+                finally:
+                    self._end()
                 if known != CLOSED:
                     break
                 self._open_all(shard)
             seconds += time.perf_counter() - begun
         return seconds / max(1, len(stream))
 
-    @contextmanager
-    def _keeping(self) -> Iterator[None]:
-        """Keep mapped what others close meanwhile, while rows are read from it."""
-        if native is None:  # the twins look shards up while they read
-            with self._lock:
-                yield
-            return
-        with self._lock:
+    def _begin(self) -> None:
+        """Note that rows are being read: what others close meanwhile stays mapped."""
+        self._lock.acquire()
+        if native is not None:  # the twins look shards up while they read, and keep the lock
             self._readers += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._readers -= 1
-                if not self._readers:
-                    self._closed.clear()
+            self._lock.release()
+
+    def _end(self) -> None:
+        """Note that rows have been read."""
+        if native is not None:
+            self._lock.acquire()
+            self._readers -= 1
+            if not self._readers:
+                self._closed.clear()
+        self._lock.release()
 
     def _table(self) -> tuple[Any, ...]:
         self._clock += 1
