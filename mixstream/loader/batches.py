@@ -83,7 +83,7 @@ class GlobalOrder:
         self._key = key_of(plan.seed, "batch")
 
     def _terms(self) -> Terms:
-        """Return the plan's terms, where a stream that grew late in a repeat has fewer draws left in its budget (M3)."""
+        """Return the plan's terms, where what came late to a stream leaves its other samples fewer draws (M3)."""
         terms = self.plan.terms
         lane_limits = terms.lane_limits.copy()
         for number, entry in enumerate(self.plan.entries):
@@ -93,7 +93,10 @@ class GlobalOrder:
                     self._orders[number].draws_before(lane, most) for lane in range(self.plan.lanes)
                 ]
         limits = np.array(
-            [min(all_lanes) for all_lanes in zip(terms.limits.tolist(), lane_limits.sum(axis=0, dtype=object), strict=True)],
+            [
+                min(all_lanes)
+                for all_lanes in zip(terms.limits.tolist(), lane_limits.sum(axis=0, dtype=object), strict=True)
+            ],
             dtype=np.int64,
         )
         return dataclasses.replace(terms, limits=limits, lane_limits=lane_limits)

@@ -76,7 +76,8 @@ class MixtureDataset(Dataset[Batch]):
         num_batches, rows = draws.stream.shape
         copies = 2 if self._columns.labels else 1
         shape = copies, num_batches, rows, self._plan.sequence_length
-        # Page-locked memory is torch's to keep: only tensors of torch's own tell it that a copy to a GPU still reads them.
+        # Page-locked memory is torch's to keep, and so are its tensors: of others it would not know that a copy to a
+        # GPU still reads them.
         pages = torch.empty(shape, dtype=torch.int64, pin_memory=True) if pinned else None
         tokens = self._buffers.get(shape) if pages is None else pages.numpy()
         flat = tokens.reshape(copies, num_batches * rows, -1)

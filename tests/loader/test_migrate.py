@@ -80,7 +80,13 @@ def plan_for(catalog, read, batches, batch_size, weights, max_repeats, lanes):
     weights = {name: weight / total for name, weight in weights.items()}
     num_batches = -(-read // batch_size) + batches
     return build_plan(
-        catalog, weights, num_batches * batch_size * 8, batch_size, max_repeats=max_repeats, lanes=lanes, window_samples=9
+        catalog,
+        weights,
+        num_batches * batch_size * 8,
+        batch_size,
+        max_repeats=max_repeats,
+        lanes=lanes,
+        window_samples=9,
     )
 
 
@@ -91,7 +97,7 @@ def test_any_migrations_read_no_sample_before_its_turn(versions, root, data):
     lanes = data.draw(st.sampled_from([1, 2, 3]))
     drawn: set[tuple[str, int, int]] = set()
     turns: dict[tuple[str, int], Turn] = {}
-    sizes = {name: 0 for name in SIZES}
+    sizes = dict.fromkeys(SIZES, 0)
     state = None
     for _ in range(data.draw(st.integers(2, 4))):
         names = sorted(data.draw(st.sets(st.sampled_from(sorted(SIZES)), min_size=1)))
@@ -130,7 +136,9 @@ def test_samples_that_came_late_do_not_let_the_others_exceed_their_budget(versio
         pass
     grown = lay_out(root, versions, {"ca.a": 35, "en.a": 42})
     read = first.ledger().drawn.sum()
-    loader = MixtureLoader(plan_for(grown, read, (100 - read) // (3 * lanes), 3 * lanes, [0.9, 0.1], {"ca.a": 2}, lanes))
+    loader = MixtureLoader(
+        plan_for(grown, read, (100 - read) // (3 * lanes), 3 * lanes, [0.9, 0.1], {"ca.a": 2}, lanes)
+    )
     loader.load_state_dict(first.state_dict(), migrate=True)
     repeats = [repeat for batch in loader for own, _, repeat in zip(*told(batch), strict=True) if own == 0]
     assert max(repeats) == 1

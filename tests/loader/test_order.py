@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import zlib
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
