@@ -43,6 +43,7 @@ def test_a_stale_iterator_decides_nothing_more(catalog, num_workers):
     loader = MixtureLoader(plan, num_workers=num_workers)
     old = iter(loader)
     next(old)
+    walk = loader.batch_sampler._walk
     state = json.loads(loader.state_dict())
     drawn = [int(share * 12 * 10**6) for share in plan.proportions]
     drawn[0] += 12 * 10**6 - sum(drawn)
@@ -50,5 +51,7 @@ def test_a_stale_iterator_decides_nothing_more(catalog, num_workers):
     loader.load_state_dict(json.dumps(state))
     with pytest.raises(StateError, match="this iterator is stale"):
         next(old)
+    with pytest.raises(StateError, match="this iterator is stale"):
+        loader.batch_sampler.draw(walk, 10**6, 1)
     assert loader.ledger().batch == 10**6
     assert np.isin(next(iter(loader))["stream"], range(5)).all()
