@@ -21,7 +21,7 @@ UNBOUNDED = 1 << 62
 
 
 def lane_bounds(name: str, low: int, high: int, lanes: int) -> Int64:
-    """Return the (L + 1,) places at which the lanes' parts of a stream's samples `low` .. `high` - 1 begin, and the end.
+    """Return the (L + 1,) places at which the lanes' parts of samples [low, high) of a stream begin, and the end.
 
     Each lane gets as many as if they were dealt one by one, to a lane after the other. So a stream that grew has parts
     like one that was so large at once. The lane that comes first is the name's: were it the same for all streams, it
@@ -83,7 +83,7 @@ def deal(totals: Int64, cursors: Int64, limits: Int64, lane_size: int) -> Int64 
 def _make_room(i: int, space: list[int], drawn: Int64, cursors: Int64, limits: Int64) -> int | None:
     """Make room for a draw of stream i, which may go to full lanes only; return the lane that has it now.
 
-    Along a chain of lanes, the shortest, each gives a draw of this batch to the next, the last to a lane with rows left:
+    Along a chain of lanes, the shortest, each gives a draw of this batch to the next, the last to one with rows left:
     an augmenting path of a flow from streams to lanes (Ford and Fulkerson 1956). None: there is none.
     """
     lanes = range(len(space))

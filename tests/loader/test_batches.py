@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from conftest import SIZES, fake_catalog
@@ -14,6 +16,8 @@ from mixstream.loader import batches
 from mixstream.loader.batches import GlobalOrder, place_slowly
 from mixstream.loader.reader import TokenReader
 from mixstream.mixture.ledger import open_ledger
+from mixstream.streams.shard import Shard
+from mixstream.streams.tokens import TokenColumn
 
 
 @settings(max_examples=80)
@@ -107,3 +111,40 @@ def test_batches_are_the_same_without_kernels(catalog, monkeypatch):
     assert batches.native is None
     assert first.counts.tolist() == again.counts.tolist()
     assert all((a == b).all() for a, b in zip(first.draws, again.draws, strict=True))
+
+
+def test_samples_of_uneven_size_are_found_where_another_column_varies(tmp_path):
+    """Their tokens lie at no even distance, and are told by a table of their own."""
+    texts = ["", "a", "bcd"] * 5
+    column = TokenColumn("tokens", np.dtype("<u2"), 4, 1, (None, 8))
+    rows = np.arange(60, dtype=np.uint16).reshape(15, 4)
+    samples = [
+        np.uint32(len(text)).tobytes() + text.encode() + row.tobytes() for text, row in zip(texts, rows, strict=True)
+    ]
+    begins = 4 * (2 + len(samples)) + np.cumsum([0, *map(len, samples)])
+    data = np.uint32(len(samples)).tobytes() + begins.astype(np.uint32).tobytes() + b"".join(samples)
+    shard = Shard(tmp_path / "shard", np.frombuffer(data, np.uint8), len(samples), column)
+    assert shard.rows is None
+    assert shard.token_offsets.flags.c_contiguous
+    table = np.array([0, 1]), np.array([0, 15]), np.array([shard.address]), np.array([shard.token_offsets.ctypes.data])
+    out = np.empty((15, 4), np.int64)
+    state = np.array([1], np.uint8), np.zeros(1, np.int64), 1, 1, 4
+    none = np.empty(0, np.int64)
+    assert (
+        native.gather(*table, *state, np.zeros(15, np.int64), np.arange(15), np.zeros(15, np.int64), out, none, 60)
+        == -1
+    )
+    assert out.tolist() == rows.tolist()
+
+
+def test_streams_of_several_types_are_warmed_within_their_files(catalog, monkeypatch):
+    """A row of 8-byte tokens is no measure for one of 2-byte tokens at the end of a file."""
+    touched = []
+    monkeypatch.setattr("mixstream.loader.reader.native.touch", lambda source, size: touched.append(size))
+    reader = TokenReader(list(catalog))
+    rows = np.array([0, 1]), np.array([0, 0])
+    reader.warm(*rows)
+    first = reader._open[0]
+    first._column = dataclasses.replace(first._column, dtype=np.dtype("<i8"))
+    reader.warm(*rows)
+    assert touched == [16, 16]

@@ -103,3 +103,18 @@ def test_an_iteration_that_is_broken_off_leaves_no_thread(catalog):
     read += [told(batch) for batch in loader]
     assert read == [told(batch) for batch in MixtureLoader(plan)]
     assert threading.active_count() <= before + 1  # the traceback may keep the first
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_threads_that_close_each_others_shards_read_right(catalog, monkeypatch, kernels):
+    """Three threads, room for three shards and a hundred to read: what one closes another may be reading."""
+    if not kernels:
+        for room in ("reader", "order", "batches"):
+            monkeypatch.setattr(f"mixstream.loader.{room}.native", None)
+    plan = plan_of(catalog, batches=120, batch_size=3)
+    alone = [batch["input_ids"].tolist() for batch in MixtureLoader(plan)]
+    monkeypatch.setattr("mixstream.loader.reader.MAX_OPEN_SHARDS", 3)
+    for _ in range(3):
+        loader = MixtureLoader(plan, num_workers=3)
+        assert [batch["input_ids"].tolist() for batch in loader] == alone
+        assert len(loader.dataset._reader._open) <= 3
