@@ -238,10 +238,15 @@ def _plain_errors(batches: Iterator[Batch]) -> Iterator[Batch]:
     """Yield the batches; an error of ours from a worker comes without the traceback that torch puts around it."""
     try:
         yield from batches
+        return
     except MixstreamError as error:
         last = str(error).strip().splitlines()[-1]
         marker = f"{type(error).__name__}: "
-        raise type(error)(last.partition(marker)[2] if marker in last else last) from None
+        plain = type(error)(last.partition(marker)[2] if marker in last else last)
+        # Torch's error and its iterator hold each other: left to the garbage collector, each worker takes 5 s to end.
+        error.__traceback__ = None
+        del batches
+    raise plain
 
 
 def _as_is(batch: Any) -> Any:
