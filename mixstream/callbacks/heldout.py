@@ -121,8 +121,8 @@ class Heldout(Callback):
         stream = self._streams[number]
         length = self._sequence_length or stream.sequence_length
         num_samples = stream.num_tokens // length
-        rows = np.arange(min(num_samples, self._max_samples or num_samples))
-        own = rows[dist.get_global_rank() :: dist.get_world_size()]
+        end = min(num_samples, self._max_samples or num_samples)
+        own = np.arange(dist.get_global_rank(), end, dist.get_world_size())
         sums = torch.zeros(2, dtype=torch.float64)
         with measuring(state) as model:
             for start in range(0, len(own), self._batch_size):

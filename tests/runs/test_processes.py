@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, SIZES
 from tiny import RUN, XDOGE, save, single
 
 from mixstream import Plan
@@ -21,20 +21,34 @@ from mixstream.methods.history import read_history
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
-# Runs a recipe as recipes/train.py does, and notes what each rank is given to train on.
+# Runs a recipe as recipes/train.py does, and notes what each rank is given to train on. It sets weights where a log
+# says so, and dies without a word where it is told to.
 RECORDER = """
-import json, os, sys
+import json, os, sys, time
+from composer.utils import dist
 from mixstream.callbacks.exposure import Exposure
 from mixstream.cli import main
 
+weights = json.loads(os.environ.get("WEIGHTS", "{}"))
+
 def note(self, state, logger):
-    batch = {key: state.batch[key].tolist() for key in ("stream", "sample", "repeat")}
+    number = int(state.timestamp.batch)
+    if number == int(os.environ.get("STOP_AT", -1)):
+        dist.barrier()
+        time.sleep(1 if dist.get_global_rank() == 0 else 0)  # it serves the others' barrier
+        os._exit(0)
+    if str(number) in weights:
+        self._loader.set_weights(weights[str(number)])
+    batch = {key: state.batch[key].tolist() for key in ("stream", "sample", "repeat", "input_ids")}
     with open(f"{sys.argv[1]}.rank{os.environ.get('RANK', 0)}", "a") as file:
-        file.write(json.dumps([int(state.timestamp.batch), batch]) + "\\n")
+        file.write(json.dumps([number, batch]) + "\\n")
 
 Exposure.batch_start = note
 main(["train", sys.argv[2]])
 """
+
+
+COLUMNS = ("stream", "sample", "repeat", "input_ids")
 
 
 def recorded(path: Path, ranks: int) -> list[dict]:
@@ -44,8 +58,7 @@ def recorded(path: Path, ranks: int) -> list[dict]:
         for rank in range(ranks)
     ]
     return [
-        {key: [value for _, part in own for value in part[key]] for key in ("stream", "sample", "repeat")}
-        for own in zip(*parts, strict=True)
+        {key: [value for _, part in own for value in part[key]] for key in COLUMNS} for own in zip(*parts, strict=True)
     ]
 
 
@@ -54,13 +67,17 @@ def record(tmp_path):
     script = tmp_path / "record.py"
     script.write_text(RECORDER)
 
-    def run(content: dict, name: str, ranks: int) -> list[dict]:
+    def run(content: dict, name: str, ranks: int, **environment: str) -> list[dict]:
         recipe = save(tmp_path / f"{name}.yaml", content)
         command = (
             [sys.executable, str(script)] if ranks == 1 else [str(BIN / "composer"), "-n", str(ranks), str(script)]
         )
         done = subprocess.run(
-            [*command, str(tmp_path / name), str(recipe)], env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+            [*command, str(tmp_path / name), str(recipe)],
+            env=ENVIRONMENT | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return recorded(tmp_path / name, ranks)
@@ -96,7 +113,7 @@ def test_two_processes_learn_the_same_weights_as_one(streams, tmp_path, record):
         for update in history[1:]:
             if update.at_batch < 24:
                 loader.set_weights(update.weights, update.at_batch)
-        replayed = [{key: batch[key].tolist() for key in ("stream", "sample", "repeat")} for batch in loader]
+        replayed = [{key: batch[key].tolist() for key in COLUMNS} for batch in loader]
         assert replayed == batches
 
 
@@ -153,6 +170,37 @@ def test_a_run_goes_on_with_another_number_of_processes(streams, tmp_path, recor
         path.unlink()
     (tmp_path / "run-two" / "result.json").unlink()
     assert record(single(streams, tmp_path / "run-two"), "later", 1) == alone[20:]
+
+
+def test_one_four_and_two_processes_in_turn_read_what_one_loader_reads(streams, tmp_path, record):
+    """M4, M5 and M6 under Composer and gloo: row by row and token by token, through changes of weights on the way.
+
+    The first change is scheduled; the others are set, each pending in the checkpoint at which processes change.
+    """
+    mixture = RUN["mixture"] | {"batch_size": 12, "budget_tokens": 17 * 12 * 4, "lanes": 2, "sequence_length": 4}
+    mixture |= {"schedule": [{"at": "2ba", "ramp": "2ba", "weights": "natural"}]}
+    content = single(streams, tmp_path / "run", mixture=mixture)
+    first, last = (0.5, 0.2, 0.1, 0.1, 0.1), (0.1, 0.1, 0.1, 0.2, 0.5)
+    log = {number: dict(zip(SIZES, new, strict=True)) for number, new in ((4, first), (9, last))}
+    weights = json.dumps(log)
+    parts = [
+        record(content, "first", 1, WEIGHTS=weights, STOP_AT="6"),
+        record(content, "second", 4, WEIGHTS=weights, STOP_AT="11"),
+        record(content, "third", 2, WEIGHTS=weights),
+    ]
+    loader = MixtureLoader(Plan.load(tmp_path / "run" / "plan.json"), 0, 1, weight_lag=2)
+    expected = []
+    for number, batch in enumerate(loader):
+        expected.append({key: batch[key].tolist() for key in COLUMNS})
+        if number in log:
+            loader.set_weights(log[number])
+    assert [len(part) for part in parts] == [6, 6, 7]
+    for start, part in zip((0, 5, 10), parts, strict=True):
+        assert part == expected[start : start + len(part)]
+    # The weights did act, from batches 7 and 12 on.
+    drawn = [batch["stream"].count(0) for batch in expected]
+    assert sum(drawn[7:12]) == pytest.approx(5 * 12 * 0.5, abs=2)
+    assert sum(drawn[12:17]) == pytest.approx(5 * 12 * 0.1, abs=2)
 
 
 def test_the_script_that_launchers_want_does_what_the_command_does(tmp_path):
