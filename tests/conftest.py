@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from mixstream.formats import dump_json
+from mixstream.kernels import native
 from mixstream.mixture.plan import Plan
 from mixstream.streams.catalog import Catalog, Stream
 from mixstream.streams.index import MdsIndex
@@ -26,6 +28,10 @@ BYTE = TokenizerInfo(name="byte", fingerprint="byte-1", vocab_size=257, eod_toke
 settings.register_profile("mixstream", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mixstream")
 
+# Where there is a compiler the kernels must have been built.
+needs_kernels = pytest.mark.skipif(
+    native is None and not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler to build the kernels"
+)
 needs_corpora = pytest.mark.skipif(not CORPORA.exists(), reason=f"real corpora are not there: {CORPORA}")
 
 

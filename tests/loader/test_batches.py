@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import SIZES, fake_catalog
+from conftest import SIZES, fake_catalog, needs_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +20,7 @@ from mixstream.streams.shard import Shard
 from mixstream.streams.tokens import TokenColumn
 
 
+@needs_kernels
 @settings(max_examples=80)
 @given(st.data())
 def test_the_kernel_deals_draws_to_rows_as_the_definition_does(data):
@@ -84,6 +85,7 @@ def test_every_lane_gives_every_batch_a_fair_part(catalog):
     assert np.abs(ledger.cursors - 200 * 12 / 5 / 4).max() < 4
 
 
+@needs_kernels
 @pytest.mark.parametrize("sequence_length", [8, 4, 2])
 def test_the_kernel_reads_what_the_definition_reads(catalog, monkeypatch, sequence_length):
     rng = np.random.default_rng(0)
@@ -137,6 +139,7 @@ def test_samples_of_uneven_size_are_found_where_another_column_varies(tmp_path):
     assert out.tolist() == rows.tolist()
 
 
+@needs_kernels
 def test_streams_of_several_types_are_warmed_within_their_files(catalog, monkeypatch):
     """A row of 8-byte tokens is no measure for one of 2-byte tokens at the end of a file."""
     touched = []

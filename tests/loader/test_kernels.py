@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import needs_kernels
 
 from mixstream.kernels import native
+
+pytestmark = needs_kernels
 
 
 def words(count, value=0):

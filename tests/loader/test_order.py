@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import needs_kernels
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -200,10 +201,10 @@ def test_a_stream_that_grows_reads_what_came_at_the_end_of_the_repeat_and_nothin
         assert all(set(own) <= set(later) for own, later in itertools.pairwise(by_repeat))
 
 
+@needs_kernels
 @settings(max_examples=60)
 @given(st.integers(SMALL + 1, 5000), st.integers(0, MASK), st.data())
 def test_the_kernel_shuffles_a_window_as_the_definition_does(count, key, data):
-    assert native is not None, "the kernels were not built: is there a C compiler?"
     ends = np.array([*sorted(data.draw(st.sets(st.integers(1, count - 1), max_size=5))), count])
     shifts = np.array(data.draw(st.lists(st.integers(0, 10**12), min_size=len(ends), max_size=len(ends))))
     first = data.draw(st.integers(0, count - 1))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import fake_catalog
+from conftest import fake_catalog, needs_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream import build_plan
 from mixstream.errors import BudgetError
-from mixstream.kernels import native
 from mixstream.mixture.apportion import UNIT, to_units
 from mixstream.mixture.ledger import Ledger, Terms, advance, draw, draw_slowly, open_ledger, reweigh
 from mixstream.mixture.phases import Phase
@@ -95,11 +94,11 @@ def test_a_change_again_to_the_same_weights_changes_nothing():
     assert once.end_batch == twice.end_batch
 
 
+@needs_kernels
 @settings(max_examples=200)
 @given(st.data())
 def test_the_kernel_draws_as_the_definition_does(data):
     """Counts to the last draw: any shares, debts, lanes and limits, tight ones too."""
-    assert native is not None, "the kernels were not built: is there a C compiler?"
     lanes = data.draw(st.sampled_from([1, 1, 2, 4]))
     count = data.draw(st.integers(1, 9))
     batch_size = lanes * data.draw(st.integers(1, 12))
