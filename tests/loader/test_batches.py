@@ -115,6 +115,7 @@ def test_batches_are_the_same_without_kernels(catalog, monkeypatch):
     assert all((a == b).all() for a, b in zip(first.draws, again.draws, strict=True))
 
 
+@needs_kernels
 def test_samples_of_uneven_size_are_found_where_another_column_varies(tmp_path):
     """Their tokens lie at no even distance, and are told by a table of their own."""
     texts = ["", "a", "bcd"] * 5
