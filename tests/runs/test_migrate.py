@@ -14,6 +14,7 @@ from conftest import BYTE, SIZES, write_stream
 from tiny import RUN, XDOGE, chain, save, single
 
 from mixstream.callbacks.exposure import Exposure
+from mixstream.cli import main
 from mixstream.errors import StateError
 from mixstream.mixture.plan import Plan
 from mixstream.runs.chain import run_recipe
@@ -289,6 +290,22 @@ def test_a_proxy_is_not_carried_over(copied, tmp_path, train):
     assert (tmp_path / "run" / "weights.jsonl").read_text() == log
     shutil.rmtree(copied / "an.tales")
     assert sorted(train(content, migrate=True)) == list(range(10, 24))
+
+
+def test_the_command_prints_what_has_changed(copied, tmp_path, train, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    content = single(copied, tmp_path / "run")
+    train(content, stop_at=6)
+    write_stream(copied, "an.tales", 7, 37, heldout=4)
+    recipe = str(save(tmp_path / "recipe.yaml", content))
+    monkeypatch.setattr(Exposure, "batch_start", lambda *arguments: None)
+    for options, code in (([], 2), (["--migrate"], 0)):
+        with pytest.raises(SystemExit) as stop:
+            main(["train", recipe, *options])
+        assert int(stop.value.code or 0) == code
+    told = capfd.readouterr().out
+    assert "base: carried over: stream an.tales is new" in told
+    assert "base: going on from ba5-rank0.pt, 24 batches of 10 samples" in told
 
 
 def test_a_chain_carries_its_base_over(copied, tmp_path, train):

@@ -44,7 +44,7 @@ def note(self, state, logger):
         file.write(json.dumps([number, batch]) + "\\n")
 
 Exposure.batch_start = note
-main(["train", sys.argv[2]])
+main(["train", *sys.argv[2:]])
 """
 
 
@@ -67,13 +67,13 @@ def record(tmp_path):
     script = tmp_path / "record.py"
     script.write_text(RECORDER)
 
-    def run(content: dict, name: str, ranks: int, **environment: str) -> list[dict]:
+    def run(content: dict, name: str, ranks: int, *options: str, **environment: str) -> list[dict]:
         recipe = save(tmp_path / f"{name}.yaml", content)
         command = (
             [sys.executable, str(script)] if ranks == 1 else [str(BIN / "composer"), "-n", str(ranks), str(script)]
         )
         done = subprocess.run(
-            [*command, str(tmp_path / name), str(recipe)],
+            [*command, str(tmp_path / name), str(recipe), *options],
             env=ENVIRONMENT | environment,
             capture_output=True,
             text=True,
@@ -201,6 +201,20 @@ def test_one_four_and_two_processes_in_turn_read_what_one_loader_reads(streams, 
     drawn = [batch["stream"].count(0) for batch in expected]
     assert sum(drawn[7:12]) == pytest.approx(5 * 12 * 0.5, abs=2)
     assert sum(drawn[12:17]) == pytest.approx(5 * 12 * 0.1, abs=2)
+
+
+def test_a_run_is_carried_over_to_another_batch_size_by_two_processes(streams, tmp_path, record):
+    """What the two of them read is what a loader reads that is given the old one's state."""
+    content = single(streams, tmp_path / "run")
+    record(content, "before", 1, STOP_AT="13")
+    old = MixtureLoader(Plan.load(tmp_path / "run" / "plan.json"), 0, 1)
+    for _ in zip(range(10), old, strict=False):
+        pass
+    after = record(content | {"mixture": RUN["mixture"] | {"batch_size": 16}}, "after", 2, "--migrate")
+    new = MixtureLoader(Plan.load(tmp_path / "run" / "plan.json"), 0, 1)
+    assert new.load_state_dict(old.state_dict(), migrate=True)
+    assert after == [{key: batch[key].tolist() for key in COLUMNS} for batch in new]
+    assert len(after) == 15 - 7
 
 
 def test_the_script_that_launchers_want_does_what_the_command_does(tmp_path):
