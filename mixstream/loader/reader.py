@@ -101,7 +101,7 @@ class TokenReader:
     def tokens(self, number: int, sample: Int64) -> torch.Tensor:
         """Return the tokens of samples (n,) of one stream, (n, sequence_length) int64; errors as `read`."""
         out = np.empty((len(sample), self._length), dtype=np.int64)
-        self.read(np.full(len(sample), number), sample, out)
+        self.read(np.full(len(sample), number), np.ascontiguousarray(sample), out)
         return torch.from_numpy(out)
 
     def is_open(self, stream: Int64, sample: Int64) -> bool:
