@@ -49,12 +49,19 @@ def migrate_state(text: str, plan: Plan, streams: Sequence[Stream]) -> tuple[Loa
     differences = state_differences(saved, plan)
     old = saved.plan
     for key in KEPT:
-        if old.get(key) != getattr(plan, key):
+        if getattr(old, key) != getattr(plan, key):
             raise StateError(
-                f"the state's plan has {key}={old.get(key)!r}, this one {getattr(plan, key)!r}; it decides the order "
-                f"of every stream, so none could go on where it was: keep it, or start anew in another folder"
+                f"the state's plan has {key}={getattr(old, key)!r}, this one {getattr(plan, key)!r}; it decides the "
+                f"order of every stream, so none could go on where it was: keep it, or start anew in another folder"
             )
-    check_account(saved, old["batch_size"], [entry["name"] for entry in old["entries"]], plan.lanes, old["num_batches"])
+    check_account(saved, old.batch_size, [entry.name for entry in old.entries], plan.lanes, old.num_batches)
+    columns = {entry.name: entry.token_column for entry in old.entries}
+    for entry in plan.entries:
+        if columns.get(entry.name, entry.token_column) != entry.token_column:
+            raise StateError(
+                f"stream {entry.name!r} was read from column {columns[entry.name]!r}, is now from "
+                f"{entry.token_column!r}; give it another name, or keep the column"
+            )
     places = _places(saved)
     cursors, growth = [], {}
     for entry, stream in zip(plan.entries, streams, strict=True):
@@ -78,13 +85,13 @@ def migrate_state(text: str, plan: Plan, streams: Sequence[Stream]) -> tuple[Loa
 def _places(saved: SavedState) -> dict[str, DroppedStream]:
     """Return where every stream is that the state knows of."""
     here = {
-        entry["name"]: DroppedStream(
-            num_samples=entry["num_samples"],
-            fingerprint=entry["fingerprint"],
+        entry.name: DroppedStream(
+            num_samples=entry.num_samples,
+            fingerprint=entry.fingerprint,
             cursors=tuple(lane[number] for lane in saved.cursors),
-            growth=saved.growth.get(entry["name"], ()),
+            growth=saved.growth.get(entry.name, ()),
         )
-        for number, entry in enumerate(saved.plan["entries"])
+        for number, entry in enumerate(saved.plan.entries)
     }
     return {**saved.dropped, **here}
 

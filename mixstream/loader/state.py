@@ -68,6 +68,32 @@ class DroppedStream(FileModel):
     growth: tuple[SavedGrowth, ...]
 
 
+class SavedStream(FileModel):
+    """What decided how a stream was read: see `PlannedStream`."""
+
+    name: str
+    token_column: str
+    num_samples: Positive
+    fingerprint: str
+    weight: float
+    proportion: float
+    max_repeats: float | None
+
+
+class SavedPlan(FileModel):
+    """A plan's `identity`: all that decides what its run reads."""
+
+    sequence_length: Positive
+    batch_size: Positive
+    num_batches: Positive
+    floor: float
+    window_samples: Positive
+    lanes: Positive
+    seed: Count
+    schedule: str | None
+    entries: tuple[SavedStream, ...]
+
+
 class SavedState(FileModel):
     """The JSON of a state."""
 
@@ -83,7 +109,7 @@ class SavedState(FileModel):
     pending: tuple[tuple[Count, dict[str, float]], ...]
     growth: dict[str, tuple[SavedGrowth, ...]]
     dropped: dict[str, DroppedStream]
-    plan: dict[str, Any]
+    plan: SavedPlan
 
 
 def dump_state(state: LoaderState, plan: Plan) -> str:
@@ -102,7 +128,7 @@ def dump_state(state: LoaderState, plan: Plan) -> str:
         pending=tuple(sorted((batch, dict(weights)) for batch, weights in state.pending.items())),
         growth={name: tuple(saved_growth_of(grown) for grown in growth) for name, growth in state.growth.items()},
         dropped=dict(state.dropped),
-        plan=plan.identity,
+        plan=SavedPlan.model_validate(plan.identity),
     )
     return saved.model_dump_json()
 
@@ -151,7 +177,7 @@ def read_state(text: str) -> SavedState:
 
 def state_differences(saved: SavedState, plan: Plan) -> list[str]:
     """Return in what a state's plan differs from `plan`, a sentence each; what explains the others comes first."""
-    return identity_differences(saved.plan, plan.identity)
+    return identity_differences(saved.plan.model_dump(mode="json"), plan.identity)
 
 
 def identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -53,7 +53,7 @@ def migrate_run(folder: RunFolder, recipe: RunRecipe, plan: Plan, streams: Seque
                 f"{folder.path}: the run has read {carried.samples * plan.sequence_length:,} tokens, all of the new "
                 f"plan's; raise mixture.budget_tokens, which is that of the whole run"
             )
-        recounts = saved.plan["batch_size"] != plan.batch_size
+        recounts = saved.plan.batch_size != plan.batch_size
         for file in (folder.plan, folder.recipe, folder.result):
             folder.keep(file, saved.batch)
         if recounts:

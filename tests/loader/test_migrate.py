@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections import Counter
@@ -220,6 +221,17 @@ def test_a_stream_that_shrank_or_is_another_is_refused(versions, root, tmp_path)
         plan = plan_for(Catalog.open(root), 66, 9, 4, [1, 1, 1], None, 2)
         with pytest.raises(StateError, match=f"stream 'en.a' has changed: it had 42 samples, .* and has {size}, .*"):
             MixtureLoader(plan).load_state_dict(state, migrate=True)
+
+
+def test_a_stream_that_was_read_from_another_column_is_refused(versions, root):
+    plan, state = migrated(versions, root)
+    told = json.loads(state)
+    told["plan"]["entries"][0]["token_column"] = "input_ids"
+    with pytest.raises(StateError, match="was read from column 'input_ids', is now from 'tokens'"):
+        MixtureLoader(plan).load_state_dict(json.dumps(told), migrate=True)
+    del told["plan"]["entries"][0]["token_column"]
+    with pytest.raises(StateError, match="not a state of mixstream's loader: it: key 'plan.entries.0.token_column' is"):
+        MixtureLoader(plan).load_state_dict(json.dumps(told), migrate=True)
 
 
 def test_a_state_of_the_same_plan_is_just_loaded(versions, root):
