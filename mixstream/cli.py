@@ -194,7 +194,7 @@ def plan(
     token_column: Annotated[str | None, typer.Option(help="Token column of plain MDS directories.")] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Show what the run fetches and when.")] = False,
 ) -> None:
-    """Decide what a run reads: proportion, samples, tokens and repeats of every stream."""
+    """Decide what a run reads: proportion, samples, tokens and repeats of every stream (from indexes alone)."""
     from mixstream.mixture.build import build_plan
     from mixstream.mixture.schedule import read_schedule
     from mixstream.mixture.simulate import simulate as simulate_run
@@ -284,9 +284,9 @@ def _announce(name: str, run: Run) -> None:
     if not _is_first():
         return
     for change in run.changes[:MAX_CHANGES]:
-        _say(f"{name}: carried over: {change}")
+        _say(f"{name}: to be carried over: {change}")
     if len(run.changes) > MAX_CHANGES:
-        _say(f"{name}: carried over: and {len(run.changes) - MAX_CHANGES} changes more")
+        _say(f"{name}: to be carried over: and {len(run.changes) - MAX_CHANGES} changes more")
     if run.folder.read_result() is not None and not run.changes:
         _say(f"{name}: complete in {run.folder.path}; remove that folder to run it again")
         return
@@ -332,7 +332,7 @@ def _show_simulation(found: Simulation, decided: Plan) -> None:
     ]
     total = ("all streams", "", "", "", *(told_bytes(found.total(size)) for size in sizes))
     columns = ("stored", "fetched once", "fetched by window", "cache a node")
-    _table(("stream", "repeats", "next repeats begin at batch", "budget spent at batch", *columns), [*rows, total])
+    _table(("stream", "repeats", "next repeats begin near batch", "budget spent near batch", *columns), [*rows, total])
     _say(
         f"fetched: at most, by {found.lanes} node(s) together, where each shard is kept and where only open windows "
         f"of {decided.window_samples:,} samples are; cache: at most, for the open windows and the next ones"
@@ -419,3 +419,7 @@ def _told_extras() -> Iterator[None]:
         raise MissingExtraError(
             f"this needs the package {problem.name!r}; install it with pip install 'mixstream-llm[{extra}]'"
         ) from None
+
+
+if __name__ == "__main__":
+    main()

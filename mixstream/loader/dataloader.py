@@ -20,6 +20,7 @@ from mixstream.loader.migrate import migrate_state
 from mixstream.loader.planned import open_planned, samples_of
 from mixstream.loader.sampler import STALE, MixtureSampler
 from mixstream.loader.state import dump_state, parse_state
+from mixstream.mixture.build import whole_number
 from mixstream.mixture.ledger import Ledger
 from mixstream.mixture.plan import Plan
 from mixstream.streams.store import ShardStore
@@ -83,8 +84,8 @@ class MixtureLoader(DataLoader[Batch]):
         """
         if cache_limit is not None:
             raise MixtureError("cache_limit: this version keeps all that it decompresses; leave it out")
-        if num_workers < 0 or weight_lag < 0:
-            raise MixtureError(f"num_workers={num_workers}, weight_lag={weight_lag}; expected at least 0")
+        num_workers = whole_number("num_workers", num_workers, least=0)
+        weight_lag = whole_number("weight_lag", weight_lag, least=0)
         if weight_lag < num_workers:
             raise MixtureError(
                 f"num_workers={num_workers} read at least {num_workers} batches ahead, but weights act after "
@@ -226,12 +227,15 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
         here = torch.distributed.get_rank(), torch.distributed.get_world_size()
     else:
         here = _from_launcher("RANK", 0), _from_launcher("WORLD_SIZE", 1)
-    return here[0] if rank is None else rank, here[1] if world_size is None else world_size
+    return (
+        here[0] if rank is None else whole_number("rank", rank, least=0),
+        here[1] if world_size is None else whole_number("world_size", world_size, least=1),
+    )
 
 
 def _from_launcher(name: str, default: int) -> int:
     """Return a number that a launcher has put into the environment."""
     value = os.environ.get(name, "")
-    if value and not value.isdecimal():
+    if value and not (value.isdecimal() and value.isascii()):
         raise MixtureError(f"environment variable {name} is {value!r}; expected a whole number, as launchers set it")
     return int(value or default)

@@ -22,6 +22,7 @@ from mixstream.streams.tokens import TOKEN_DTYPES
 MAX_OPEN_SHARDS = 8192 if native else 256
 CLOSED = -2  # what a gather returns where a shard is not open
 _NOTHING = np.empty((0, 0), dtype=np.int64)
+_NO_LIMIT = 1 << 63
 
 
 class TokenReader:
@@ -49,7 +50,7 @@ class TokenReader:
         self._streams = streams
         self._store = store or ShardStore()
         self._length = sequence_length
-        self._limit = vocab_size or 1 << 63
+        self._limit = vocab_size or _NO_LIMIT
         self._parts = streams[0].sequence_length // sequence_length
         counts = [len(stream.index.files) for stream in streams]
         self._first_shard = np.cumsum([0, *counts])
@@ -224,8 +225,8 @@ class TokenReader:
         row = sample // self._parts
         shard = int(np.searchsorted(shard_starts(stream.index.shard_samples), row, side="right")) - 1
         token = int(tokens[(tokens < 0) | (tokens >= self._limit)][0])
+        known = f"to {self._limit - 1}, the tokenizer's last" if self._limit < _NO_LIMIT else "up"
         raise ShardError(
-            f"{stream.directory / stream.index.files[shard]}: row {row} of the stream has token {token}, but the "
-            f"tokenizer has {self._limit}, from 0; the shard is damaged, copy it or convert stream {stream.name!r} "
-            f"again with --overwrite"
+            f"{stream.directory / stream.index.files[shard]}: row {row} of the stream has token {token}, expected one "
+            f"from 0 {known}; the shard is damaged, copy it or convert stream {stream.name!r} again with --overwrite"
         )

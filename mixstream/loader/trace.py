@@ -11,6 +11,7 @@ from mixstream.errors import StateError
 from mixstream.loader.batches import Draws, GlobalOrder
 from mixstream.loader.planned import open_planned, samples_of
 from mixstream.loader.state import LoaderState, parse_state
+from mixstream.mixture.build import whole_number
 from mixstream.mixture.ledger import Ledger, advance, draw, enter_phase, next_phase, open_ledger
 from mixstream.mixture.plan import Plan
 from mixstream.mixture.simplex import Float64, check_weights
@@ -50,9 +51,13 @@ def trace_batch(
         state: what `state_dict` returned at an earlier batch, to begin there; needed for batches after a migration.
 
     Raises:
+        MixtureError: a batch that is no whole number.
         StateError: the run has no such batch, or the state is later, or of another plan.
         StreamError: a stream that has changed since the plan was made.
     """
+    batch = whole_number("batch", batch, least=0)
+    for at in changes or {}:
+        whole_number("a batch at which weights change", at, least=0)
     streams = open_planned(plan)
     begin = parse_state(state, plan) if state is not None else LoaderState(open_ledger(plan.terms))
     order = GlobalOrder(plan, [samples_of(plan, stream) for stream in streams], begin.growth)

@@ -74,11 +74,11 @@ def build_plan(
         FormatError: a weights file or a change of the schedule is none.
         MixtureError: an option that cannot be.
     """
-    budget_tokens = _whole_number("budget_tokens", budget_tokens, least=1)
-    batch_size = _whole_number("batch_size", batch_size, least=1)
-    lanes = _whole_number("lanes", lanes, least=1)
-    window_samples = _whole_number("window_samples", window_samples, least=1)
-    seed = _whole_number("seed", seed, least=0)
+    budget_tokens = whole_number("budget_tokens", budget_tokens, least=1)
+    batch_size = whole_number("batch_size", batch_size, least=1)
+    lanes = whole_number("lanes", lanes, least=1)
+    window_samples = whole_number("window_samples", window_samples, least=1)
+    seed = whole_number("seed", seed, least=0)
     first = _first_of(catalog)
     length = _length_read(sequence_length, first.sequence_length)
     sizes = np.array([stream.num_tokens // length for stream in catalog], dtype=np.int64)
@@ -130,7 +130,7 @@ def build_plan(
     )
 
 
-def _whole_number(name: str, value: object, least: int) -> int:
+def whole_number(name: str, value: object, least: int) -> int:
     """Return an option's value, if it is a whole number that can be counted with.
 
     Raises:
@@ -144,6 +144,8 @@ def _whole_number(name: str, value: object, least: int) -> int:
 
 def _first_of(catalog: Catalog) -> Stream:
     """Return a stream of a catalog, all of which can be mixed."""
+    if not isinstance(catalog, Catalog):
+        raise MixtureError(f"catalog={catalog!r}; expected a Catalog: Catalog.open(FOLDER) opens one")
     if not len(catalog):
         raise MixtureError("the catalog holds no stream")
     catalog.check_alike()
@@ -158,9 +160,9 @@ def _length_read(asked: object, stored: int) -> int:
     """
     if asked is None:
         return stored
-    length = _whole_number("sequence_length", asked, least=1)
+    length = whole_number("sequence_length", asked, least=1)
     if stored % length:
-        works = [stored // parts for parts in range(1, min(stored, 64) + 1) if stored % parts == 0]
+        works = [length for length in range(stored, 0, -1) if stored % length == 0]
         raise MixtureError(
             f"sequence_length={length}, but the streams store rows of {stored} tokens, which are to be cut into "
             f"whole samples; choose one of {_some(works)}, or convert with --sequence-length {length}"

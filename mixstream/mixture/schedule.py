@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from mixstream.errors import MixstreamError, MixtureError
+from mixstream.errors import FormatError, MixstreamError, MixtureError
 from mixstream.formats import FileModel, load_yaml, parse
 from mixstream.mixture.simplex import Float64
 from mixstream.mixture.weights import resolve_weights
@@ -119,8 +119,8 @@ def read_schedule(path: Path) -> tuple[Change, ...]:
     """
     remedy = "write a list of changes, each with keys at, weights and, for a ramp, ramp"
     content = load_yaml(path, remedy)
-    if not isinstance(content, list):
-        content = content if content else []
+    if not content:
+        raise FormatError(f"{path}: holds no change; {remedy}, or leave the schedule out")
     return parse(Schedule, {"changes": content}, str(path), remedy).changes
 
 

@@ -34,7 +34,7 @@ class MixtureRecipe(FileModel):
     floor: Share = 0.0
     window_samples: PositiveInt = WINDOW_SAMPLES
     lanes: PositiveInt = 1
-    sequence_length: PositiveInt | None = None
+    sequence_length: Annotated[int, Field(ge=2)] | None = None  # of one token nothing can be learnt
     schedule: tuple[Change, ...] = ()
     token_column: str | None = None
 

@@ -14,6 +14,8 @@ from mixstream.streams.hashes import check_hash, noted_hash
 from mixstream.streams.index import MdsIndex
 from mixstream.streams.mapped import Bytes, map_file
 
+_DESCRIPTION = 64  # bytes by which the descriptions of shards may differ, such as in a number's digits
+
 
 class Shards(Protocol):
     """What has shards: a stream, or a plain reader of an MDS directory."""
@@ -32,13 +34,15 @@ class Shards(Protocol):
 
 
 def check_files(shards: Shards) -> int:
-    """Check that every shard is there in its full size, raw or compressed; O(shards), nothing is read.
+    """Check that every shard is there in its full size, raw or compressed, and has the samples that index.json says.
+
+    O(shards). Headers are read only where sizes do not show how many samples there are, and of shards that stick out.
 
     Returns:
         How many of them are there only compressed.
 
     Raises:
-        ShardError: naming the first file that is missing or of another size.
+        ShardError: naming the first file that is missing, of another size, or with another number of samples.
     """
     index, only_compressed = shards.index, 0
     for number, expected in enumerate(index.file_bytes.tolist()):
@@ -53,7 +57,43 @@ def check_files(shards: Shards) -> int:
                 f"{shards.directory / name}: {told}, index.json says {expected} bytes; the shard is missing, "
                 f"truncated or changed, copy it or convert stream {shards.name!r} again with --overwrite"
             )
+    for number in _suspects(index):
+        _check_header(shards, number)
     return only_compressed
+
+
+def _suspects(index: MdsIndex) -> list[int]:
+    """Return the shards whose number of samples their size does not bear out.
+
+    A shard of samples of one size is 8 bytes, 4 more and the sample's for each sample, and a description, which is the
+    same in all of a writer's shards. The first shard is always looked at: all might be wrong alike.
+    """
+    if None in index.column_sizes:
+        return [] if index.compression else list(range(len(index.files)))
+    row = 4 + sum(size for size in index.column_sizes if size is not None)
+    described = index.file_bytes - 8 - row * index.shard_samples
+    return sorted({0, *np.flatnonzero(np.abs(described - np.median(described)) >= min(row, _DESCRIPTION)).tolist()})
+
+
+def _check_header(shards: Shards, number: int) -> None:
+    """Compare the samples that a shard's header tells with those that index.json does.
+
+    Raises:
+        ShardError: they differ.
+    """
+    path = shards.directory / shards.index.files[number]
+    if path.exists():
+        with path.open("rb") as file:
+            head = file.read(4)
+    else:
+        path, data = read_raw(shards, number)
+        head = data[:4].tobytes()
+    found, expected = int.from_bytes(head, "little"), int(shards.index.shard_samples[number])
+    if found != expected:
+        raise ShardError(
+            f"{path}: header says {found} samples, index.json says {expected}; one of them is wrong, copy the stream "
+            f"again or convert it again with --overwrite"
+        )
 
 
 def read_raw(shards: Shards, number: int, verify_hashes: bool = False) -> tuple[Path, Bytes]:

@@ -121,12 +121,13 @@ def _check_tokens(stream: Stream, number: int, shard: Shard, rows: Int64) -> Non
     tokens = shard.read(rows) if shard.rows is None else shard.rows[rows[0] : rows[-1] + 1]
     if tokens.shape[1] != stream.sequence_length:
         raise ShardError(f"{path}: has samples of {tokens.shape[1]} tokens, expected {stream.sequence_length}")
-    if stream.tokenizer is None:
-        return
-    low, high, limit = int(tokens.min()), int(tokens.max()), stream.tokenizer.vocab_size
-    if low < 0 or high >= limit:
-        row, column = np.argwhere((tokens < 0) | (tokens >= limit))[0]
+    tokenizer = stream.tokenizer
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or (tokenizer is not None and high >= tokenizer.vocab_size):
+        outside = tokens < 0 if tokenizer is None else (tokens < 0) | (tokens >= tokenizer.vocab_size)
+        row, column = np.argwhere(outside)[0]
+        known = f"; the tokenizer {tokenizer.name!r} has {tokenizer.vocab_size}" if tokenizer else ""
         raise ShardError(
-            f"{path}: row {rows[row]} has token {tokens[row, column]} at {column}, but the tokenizer "
-            f"{stream.tokenizer.name!r} has {limit}; the shard is damaged, or of another tokenizer"
+            f"{path}: row {rows[row]} has token {tokens[row, column]} at {column}, expected one from 0{known}; the "
+            f"shard is damaged, or of another tokenizer"
         )

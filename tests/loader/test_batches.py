@@ -10,7 +10,8 @@ from conftest import SIZES, fake_catalog, needs_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixstream import build_plan
+from mixstream import Catalog, build_plan
+from mixstream.errors import ShardError
 from mixstream.kernels import native
 from mixstream.loader import batches
 from mixstream.loader.batches import GlobalOrder, place_slowly
@@ -152,3 +153,17 @@ def test_streams_of_several_types_are_warmed_within_their_files(catalog, monkeyp
     first._column = dataclasses.replace(first._column, dtype=np.dtype("<i8"))
     reader.warm(*rows)
     assert touched == [16, 16]
+
+
+def test_tokens_below_zero_are_refused_where_no_tokenizer_is_known(tmp_path):
+    from streaming import MDSWriter
+
+    with MDSWriter(out=str(tmp_path / "eu.a"), columns={"tokens": "ndarray:int32:4"}) as writer:
+        for value in (3, -1):
+            writer.write({"tokens": np.full(4, value, np.int32)})
+    reader = TokenReader(list(Catalog.open(tmp_path)))
+    assert reader.tokens(0, np.array([0])).tolist() == [[3, 3, 3, 3]]
+    with pytest.raises(
+        ShardError, match="row 1 of the stream has token -1, expected one from 0 up; the shard is damag"
+    ):
+        reader.tokens(0, np.array([0, 1]))

@@ -277,16 +277,19 @@ def test_ranks_that_cannot_share_a_batch_are_refused(catalog):
     plan = plan_of(catalog)
     with pytest.raises(MixtureError, match="dealt to 5 ranks evenly; it can to 1, 2, 3, 4, 6, 12"):
         MixtureLoader(plan, 0, 5)
-    for rank, world_size in ((2, 2), (-1, 2), (0, 0), (0, -1)):
-        with pytest.raises(MixtureError, match=f"rank={rank} of world_size={world_size}"):
+    with pytest.raises(MixtureError, match="rank=2 of world_size=2"):
+        MixtureLoader(plan, 2, 2)
+    for rank, world_size in ((-1, 2), (0, 0), (0, -1), ("0", 1), (0.5, 2), (True, 2)):
+        with pytest.raises(MixtureError, match=r"(rank|world_size)=.*; expected a whole number"):
             MixtureLoader(plan, rank, world_size)
 
 
 def test_workers_that_would_read_beyond_the_lag_are_refused(catalog):
     with pytest.raises(MixtureError, match="num_workers=3 read at least 3 batches ahead, .* weight_lag of at least 3"):
         MixtureLoader(plan_of(catalog), num_workers=3, weight_lag=2)
-    with pytest.raises(MixtureError, match="num_workers=-1, weight_lag=8; expected at least 0"):
-        MixtureLoader(plan_of(catalog), num_workers=-1)
+    for option in ({"num_workers": -1}, {"num_workers": 1.5}, {"weight_lag": "8"}):
+        with pytest.raises(MixtureError, match=r"(num_workers|weight_lag)=.*; expected a whole number of at least 0"):
+            MixtureLoader(plan_of(catalog), **option)
 
 
 def test_what_comes_with_object_stores_is_refused(catalog):
@@ -320,6 +323,23 @@ def test_a_truncated_or_missing_shard_is_refused_before_the_run(copied):
         MixtureLoader(plan)
     shard.unlink()
     with pytest.raises(ShardError, match=r"shard.00002.mds: no such file, index.json says"):
+        MixtureLoader(plan)
+
+
+def test_an_index_that_lies_about_samples_is_refused_before_the_run(copied, edit_json):
+    """Else every row behind the shard would have another number than its own."""
+
+    def lie(index):
+        index["shards"][3]["samples"] -= 1
+
+    def follow(manifest):
+        manifest["num_samples"] -= 1
+        manifest["num_tokens"] -= 8
+
+    edit_json(copied / "en.tales" / "index.json", lie)
+    edit_json(copied / "en.tales" / "stream.json", follow)
+    plan = plan_of(Catalog.open(copied))
+    with pytest.raises(ShardError, match="en.tales/shard.00003.mds: header says 7 samples, index.json says 6; one of"):
         MixtureLoader(plan)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from reading import OTHER, WEIGHTS, plan_of, told
 
-from mixstream.errors import StateError
+from mixstream.errors import MixtureError, StateError
 from mixstream.loader import MixtureLoader
 from mixstream.loader.trace import trace_batch
 from mixstream.streams.reader import MdsReader
@@ -53,6 +53,11 @@ def test_batches_that_are_not_of_the_run_are_refused(catalog):
     plan = plan_of(catalog, batches=5)
     loader = MixtureLoader(plan)
     next(iter(loader))
-    for batch, state in ((5, None), (-1, None), (0, loader.state_dict())):
+    for batch, state in ((5, None), (0, loader.state_dict())):
         with pytest.raises(StateError, match=f"batch {batch}: a run of this plan from batch . on"):
             trace_batch(plan, batch, state=state)
+    for batch in (-1, 2.5, "3", None):
+        with pytest.raises(MixtureError, match=r"batch=.*; expected a whole number of at least 0"):
+            trace_batch(plan, batch)
+    with pytest.raises(MixtureError, match="a batch at which weights change=-4; expected a whole number"):
+        trace_batch(plan, 0, {-4: WEIGHTS})

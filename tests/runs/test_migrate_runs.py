@@ -304,7 +304,7 @@ def test_the_command_prints_what_has_changed(copied, tmp_path, train, capfd, mon
             main(["train", recipe, *options])
         assert int(stop.value.code or 0) == code
     told = capfd.readouterr().out
-    assert "base: carried over: stream an.tales is new" in told
+    assert "base: to be carried over: stream an.tales is new" in told
     assert "base: going on from ba5-rank0.pt, 24 batches of 10 samples" in told
 
 

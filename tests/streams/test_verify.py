@@ -61,14 +61,14 @@ def test_tokens_of_no_tokenizer_are_found_without_hashes(root, edit_json):
     edit_json(root / "eu.a" / "index.json", lambda index: [s["raw_data"].update(hashes={}) for s in index["shards"]])
     change(root / "eu.a" / "shard.00002.mds", -1, 0x20)
     (told,) = problems(root)["eu.a"]
-    assert "shard.00002.mds: row 6 has token 8196 at 7, but the tokenizer 'byte' has 257" in told
+    assert "shard.00002.mds: row 6 has token 8196 at 7, expected one from 0; the tokenizer 'byte' has 257" in told
     assert next(v for v in verify_streams(root) if v.name == "eu.a").hashed == 0
 
 
 def test_negative_tokens_and_odd_lengths_are_found(tmp_path):
     from streaming import MDSWriter
 
-    for name, value, length in (("eu.a", -1, 4), ("eu.b", 1, 5)):
+    for name, value, length in (("eu.a", -1, 4), ("eu.b", 1, 5), ("eu.d", -5, 4)):
         with MDSWriter(out=str(tmp_path / name), columns={"tokens": "ndarray:int32"}, size_limit=220) as writer:
             writer.write({"tokens": np.full(4, 3, np.int32)})
             writer.write({"tokens": np.full(length, value, np.int32)})
@@ -76,8 +76,9 @@ def test_negative_tokens_and_odd_lengths_are_found(tmp_path):
     told = {"name": "eu.a", "num_samples": 2, "sequence_length": 4, "num_tokens": 8, "dtype": "int32"}
     save_manifest(tmp_path / "eu.a", read_manifest(tmp_path / "eu.c").model_copy(update=told))
     found = problems(tmp_path)
-    assert "has token -1 at 0, but the tokenizer 'byte' has 257" in found["eu.a"][0]
+    assert "has token -1 at 0, expected one from 0; the tokenizer 'byte' has 257" in found["eu.a"][0]
     assert "has samples of 5 tokens, expected 4" in found["eu.b"][0]
+    assert "has token -5 at 0, expected one from 0; the shard is damaged" in found["eu.d"][0]  # of no known tokenizer
 
 
 def test_compressed_streams_are_verified_without_a_cache(tmp_path):
