@@ -22,12 +22,11 @@ from mixstream.loader.state import (
     read_state,
     state_differences,
 )
+from mixstream.mixture.differences import KEPT
 from mixstream.mixture.ledger import Ledger, Terms, enter_phase, open_ledger, reweigh
 from mixstream.mixture.plan import Plan, PlannedStream
 from mixstream.streams.catalog import Stream
 from mixstream.streams.index import Int64
-
-KEPT = ("sequence_length", "window_samples", "lanes", "seed")
 
 
 def migrate_state(text: str, plan: Plan, streams: Sequence[Stream]) -> tuple[LoaderState, list[str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -17,6 +17,7 @@ from mixstream.errors import FormatError, StateError
 from mixstream.formats import FileModel, parse, parse_json
 from mixstream.loader.order import Growth
 from mixstream.mixture.apportion import UNIT
+from mixstream.mixture.differences import identity_differences
 from mixstream.mixture.ledger import Ledger
 from mixstream.mixture.plan import Plan
 from mixstream.mixture.simplex import check_weights
@@ -180,11 +181,6 @@ def state_differences(saved: SavedState, plan: Plan) -> list[str]:
     return identity_differences(saved.plan.model_dump(mode="json"), plan.identity)
 
 
-def identity_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return in what two plans' identities differ, a sentence each; what explains the others comes first."""
-    return sorted(_differences(before, now), key=lambda told: not told.endswith(("is gone", "is new")))
-
-
 def check_account(saved: SavedState, batch_size: int, streams: Sequence[str], lanes: int, num_batches: int) -> None:
     """Refuse an account that no run of such a plan can have come to.
 
@@ -221,25 +217,3 @@ def saved_growth_of(growth: Growth) -> SavedGrowth:
 def growth_of(saved: SavedGrowth) -> Growth:
     """Return a growth from JSON."""
     return Growth(saved.num_samples, saved.positions)
-
-
-def _differences(saved: Any, here: Any, where: str = "") -> list[str]:
-    """Return what differs between two JSON values, one sentence each."""
-    if isinstance(saved, dict) and isinstance(here, dict):
-        keys = [*saved, *(key for key in here if key not in saved)]
-        return [told for key in keys for told in _differences(saved.get(key), here.get(key), f"{where}{key} ")]
-    if isinstance(saved, list) and isinstance(here, list):
-        by_name = [{entry["name"]: entry for entry in entries} for entries in (saved, here)]
-        names = [*by_name[0], *(name for name in by_name[1] if name not in by_name[0])]
-        return [
-            told
-            for name in names
-            for told in _differences(by_name[0].get(name), by_name[1].get(name), f"stream {name} ")
-        ]
-    if saved == here:
-        return []
-    if saved is None and where.startswith("stream") and isinstance(here, dict):
-        return [f"{where}is new"]
-    if here is None and where.startswith("stream") and isinstance(saved, dict):
-        return [f"{where}is gone"]
-    return [f"{where}was {saved!r}, is {here!r}"]

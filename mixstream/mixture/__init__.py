@@ -9,7 +9,9 @@
     apportion   whole draws from fractional shares, with error feedback
     ledger      the account of a run: draws so far, what is owed, who gets what share now
     build       all of it decided, or refused with the ways out
+    lanes       a batch's draws dealt to canonical nodes
     plan        what was decided: plan.json
+    differences in what two plans differ
     simulate    a plan's run without its data: when repeats begin and budgets end, bytes to fetch and to keep
 
 numpy only: no torch, no clock, no random numbers.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from mixstream.loader.migrate import KEPT
-from mixstream.loader.state import identity_differences
+from mixstream.mixture.differences import KEPT, identity_differences
 from mixstream.mixture.plan import Plan
 from mixstream.runs.recipe import RunRecipe, all_keys
 
