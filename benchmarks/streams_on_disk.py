@@ -86,7 +86,8 @@ def write_index(folder: Path, entry: dict[str, Any], shards: int, samples: int) 
 
 
 def make_empty(root: Path, streams: int, shards: int, samples: int, length: int) -> None:
-    """Write streams that can be planned and not read: index.json, and shard files of the right size that are one hole.
+    """Write streams that can be planned and not read: index.json, and shard files of the right size that are one hole
+    behind the number of their samples.
 
     The files of a stream are one file under many names.
     """
@@ -96,6 +97,7 @@ def make_empty(root: Path, streams: int, shards: int, samples: int, length: int)
         write_index(folder, entry, shards, samples)
         first = folder / "shard.000000.mds"
         with first.open("wb") as hole:
+            hole.write(samples.to_bytes(4, "little"))
             hole.truncate(entry["raw_data"]["bytes"])
         for shard in range(1, shards):
             os.link(first, folder / f"shard.{shard:06}.mds")

@@ -101,13 +101,13 @@ class MixtureLoader(DataLoader[Batch]):
         self._reading = MixtureDataset(plan, streams, store, self._sampler, Columns(labels, documents))
         self._streams = streams
         self._weight_lag = weight_lag
-        self._num_threads = num_workers
         self._chunk = max(1, min(weight_lag, CHUNK_ROWS * self._world_size // plan.batch_size))
         super().__init__(
             self._reading,
             batch_sampler=self._sampler,
             pin_memory=pin_memory and torch.cuda.is_available(),
         )
+        self.num_workers = num_workers  # threads: torch is to start no processes
         self.plan = plan
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -127,7 +127,7 @@ class MixtureLoader(DataLoader[Batch]):
             )
         sampler.walks += 1
         walk = sampler.walks
-        ahead = self._read_by_workers() if self._num_threads else self._read_here()
+        ahead = self._read_by_workers() if self.num_workers else self._read_here()
         for batch in ahead:
             if walk != sampler.walks:
                 raise StateError(STALE)
@@ -155,8 +155,8 @@ class MixtureLoader(DataLoader[Batch]):
     def _read_by_workers(self) -> Iterator[Batch]:
         """Yield this rank's batches, read by threads, as far ahead as weights allow."""
         sampler = self._sampler
-        chunk = min(self._chunk, max(1, self._weight_lag // (self._num_threads + 1)))
-        threads = ThreadPoolExecutor(self._num_threads, "mixstream-read")
+        chunk = min(self._chunk, max(1, self._weight_lag // (self.num_workers + 1)))
+        threads = ThreadPoolExecutor(self.num_workers, "mixstream-read")
         reading: deque[Future[list[Batch]]] = deque()
         try:
             walk, coming = sampler.start(), sampler.consumed
