@@ -7,6 +7,7 @@ import pytest
 from conftest import fake_catalog, needs_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_apportion import HARD
 
 from mixstream import build_plan
 from mixstream.errors import BudgetError
@@ -133,3 +134,18 @@ def test_a_long_schedule_of_many_streams_is_drawn_alike():
     terms = Terms(16, 60, limits, limits[None], 0.0, (Phase(0, shares),))
     ledger = Ledger(0, 60, rng.integers(0, 3, (1, 300)), none, shares)
     assert draw(ledger, terms, 60).tolist() == draw_slowly(ledger, terms, 60).tolist()
+
+
+@needs_kernels
+@pytest.mark.parametrize(("batch_size", "weights"), HARD)
+def test_the_kernel_looks_ahead_as_the_definition_does(batch_size, weights):
+    """Weights that no rule without a look-ahead of hundreds of batches keeps within one draw (M1)."""
+    count = len(weights)
+    none, whole = np.zeros(count, np.int64), np.full(count, UNIT)
+    shares = to_units(np.array(weights) / sum(weights), none, whole)
+    terms = Terms(batch_size, 600, np.full(count, 10**9), np.full((1, count), 10**9), 0.0, (Phase(0, shares),))
+    ledger = Ledger(0, 600, np.zeros((1, count), np.int64), none, shares)
+    drawn = draw(ledger, terms, 600)
+    assert drawn.tolist() == draw_slowly(ledger, terms, 600).tolist()
+    asked = np.arange(1, 601)[:, None] * batch_size * shares.astype(object)
+    assert np.abs(np.cumsum(drawn.sum(axis=1), axis=0) * UNIT - asked).max() < UNIT
