@@ -104,6 +104,22 @@ def _manifest(name: str, split: str, count: int, length: int, tokenizer: Tokeniz
     )
 
 
+def compress(streams: Path) -> None:
+    """Compress all shards of streams, and of their held-out splits, in their place."""
+    import zstd
+
+    for path in streams.rglob("index.json"):
+        index = json.loads(path.read_text())
+        for entry in index["shards"]:
+            raw = path.parent / entry["raw_data"]["basename"]
+            packed = raw.with_name(f"{raw.name}.zstd")
+            packed.write_bytes(zstd.compress(raw.read_bytes()))
+            raw.unlink()
+            zip_data = {"basename": packed.name, "bytes": packed.stat().st_size, "hashes": {}}
+            entry.update(compression="zstd", zip_data=zip_data)
+        path.write_text(json.dumps(index))
+
+
 SIZES = {"ca.tales": 60, "en.tales": 240, "es.tales": 171, "eu.tales": 23, "gl.tales": 31}
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SIZES
+from conftest import SIZES, compress
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reading import OTHER, plan_of, told
@@ -51,22 +51,6 @@ def within(seconds: int) -> Iterator[None]:
 def copied(streams, tmp_path) -> Path:
     shutil.copytree(streams, tmp_path / "streams")
     return tmp_path / "streams"
-
-
-def compress(streams: Path) -> None:
-    """Compress all shards of streams in their place."""
-    import zstd
-
-    for path in streams.glob("*/index.json"):
-        index = json.loads(path.read_text())
-        for entry in index["shards"]:
-            raw = path.parent / entry["raw_data"]["basename"]
-            packed = raw.with_name(f"{raw.name}.zstd")
-            packed.write_bytes(zstd.compress(raw.read_bytes()))
-            raw.unlink()
-            zip_data = {"basename": packed.name, "bytes": packed.stat().st_size, "hashes": {}}
-            entry.update(compression="zstd", zip_data=zip_data)
-        path.write_text(json.dumps(index))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

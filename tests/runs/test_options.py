@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import compress
 from tiny import RUN, XDOGE, save, single
 
 from mixstream import Plan
@@ -36,22 +35,6 @@ def train(tmp_path, monkeypatch):
         return next(iter(run_recipe(recipe, lambda name, run: None).values())), batches
 
     return run
-
-
-def compress(streams: Path) -> None:
-    """Compress all shards of streams in their place."""
-    import zstd
-
-    for path in streams.rglob("index.json"):
-        index = json.loads(path.read_text())
-        for entry in index["shards"]:
-            raw = path.parent / entry["raw_data"]["basename"]
-            packed = raw.with_name(f"{raw.name}.zstd")
-            packed.write_bytes(zstd.compress(raw.read_bytes()))
-            raw.unlink()
-            zip_data = {"basename": packed.name, "bytes": packed.stat().st_size, "hashes": {}}
-            entry.update(compression="zstd", zip_data=zip_data)
-        path.write_text(json.dumps(index))
 
 
 def test_a_run_at_a_shorter_length_is_measured_at_it(streams, tmp_path, train):
