@@ -17,13 +17,18 @@ def draw(
     counts: Int64,
     owed: Int64,
     shares: Int64,
-    cursors: Int64,
+    used: Int64,
+    drawn: Int64,
+    totals: Int64,
     limits: Int64,
     lane_limits: Int64,
     batch_size: int,
     lookahead: int,
 ) -> int:
-    """Write up to n batches' draws to counts (n, L, K); return how many. Twin: ledger.draw_slowly."""
+    """Write up to n batches' draws to counts (n, L, K); return how many; `owed`, `used` and `drawn` move on.
+
+    `totals` (K,) is room to work in. Twin: ledger.draw_slowly.
+    """
 
 def window_rows(rows: Int64, first: int, size: int, a: int, b: int, key: int, ends: Int64, shifts: Int64) -> None:
     """Write the rows at places first, first + 1, ... of a shuffled window of `size`. Twin: order.permute."""
@@ -42,13 +47,11 @@ def place(
 ) -> None:
     """Deal draws to the rows of batches; moves `cursors` on. Twin: batches.place_slowly."""
 
-def gather(
-    table: tuple[Any, ...], stream: Int64, sample: Int64, shard: Int64, out: Int64, again: Int64, limit: int
-) -> int:
-    """Copy samples' tokens. Twin: TokenReader._gather."""
+def gather(*table_and_rows: Any) -> int:
+    """Copy samples' tokens: (*table, stream, sample, shard, out, again, limit). Twin: TokenReader._gather."""
 
-def sources(table: tuple[Any, ...], stream: Int64, sample: Int64, shard: Int64, source: Int64) -> int:
-    """Write the address of samples' tokens, or say that a shard is not open."""
+def sources(*table_and_rows: Any) -> int:
+    """Write the address of samples' tokens, or say that a shard is closed: (*table, stream, sample, shard, source)."""
 
 def touch(source: Int64, size: int) -> None:
     """Bring `size` bytes at every address into memory."""

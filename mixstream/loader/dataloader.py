@@ -34,8 +34,9 @@ class MixtureLoader(DataLoader[Batch]):
 
     A batch is a dict of int64 tensors: ``input_ids`` and ``labels`` (rows, sequence), equal, since causal
     models shift labels themselves; ``stream`` (rows,), which indexes ``loader.plan.streams``; ``sample``
-    (rows,), the row in the stream; ``repeat`` (rows,), from 0. The ranks' parts, one after the other, are
-    the global batch; it depends on the plan and on the weights set, never on ranks or workers (M4).
+    (rows,), the sample in the stream, a row of it where it is read at its stored length; ``repeat`` (rows,),
+    from 0. The ranks' parts, one after the other, are the global batch; it depends on the plan and on the
+    weights set, never on ranks or workers (M4).
 
     The loader goes on from where it is: a second `for` after a `break` reads the next batch. After the
     plan's last batch a further iteration raises `PlanSpentError`.

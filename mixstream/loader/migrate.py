@@ -13,6 +13,7 @@ import numpy as np
 from mixstream.errors import StateError
 from mixstream.loader.batches import GlobalOrder
 from mixstream.loader.order import Growth
+from mixstream.loader.planned import samples_of
 from mixstream.loader.state import (
     DroppedStream,
     LoaderState,
@@ -69,8 +70,7 @@ def migrate_state(text: str, plan: Plan, streams: Sequence[Stream]) -> tuple[Loa
         cursors.append(own)
         if grown:
             growth[entry.name] = grown
-    parts = plan.stored_sequence_length // plan.sequence_length
-    terms = GlobalOrder(plan, [stream.index.shard_samples * parts for stream in streams], growth).terms
+    terms = GlobalOrder(plan, [samples_of(plan, stream) for stream in streams], growth).terms
     batch = -(-saved.samples // plan.batch_size)
     if batch > plan.num_batches:
         raise StateError(
@@ -108,8 +108,7 @@ def _go_on(
     growth = tuple(growth_of(grown) for grown in place.growth)
     if place.fingerprint == entry.fingerprint and place.num_samples == entry.num_samples:
         return place.cursors, growth
-    parts = plan.stored_sequence_length // plan.sequence_length
-    ends = np.cumsum(stream.index.shard_samples) * parts
+    ends = np.cumsum(samples_of(plan, stream))
     num_shards = int(np.searchsorted(ends, place.num_samples)) + 1
     is_prefix = num_shards < len(ends) and ends[num_shards - 1] == place.num_samples
     if not is_prefix or stream.index.prefix_fingerprint(num_shards) != place.fingerprint:
