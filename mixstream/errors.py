@@ -9,7 +9,9 @@ line and exits with 2. Where the cause is a bad value it is a `ValueError` too.
     ├── CorpusError (ValueError)      a source text file: missing, empty, unreadable, a bad line
     ├── TokenizerError (ValueError)   a tokenizer that is not there or has no end-of-document token
     ├── StreamError (ValueError)      a stream or catalog: missing, of another tokenizer or length
-    │   └── ShardError                one shard: truncated, or not what index.json says
+    │   ├── ShardError                one shard: truncated, or not what index.json says
+    │   ├── RemoteError               an object store that refuses, or does not answer for long
+    │   └── CacheError                a cache folder: too small a limit, no room, cannot be written
     ├── MixtureError (ValueError)     what was asked of the mixture cannot be
     │   ├── WeightsError              weights that are not a point of the simplex over the streams
     │   ├── FloorError                floors that add up to more than the whole, or exceed a cap
@@ -52,6 +54,14 @@ class StreamError(MixstreamError, ValueError):
 
 class ShardError(StreamError):
     """A shard is not what index.json says of it."""
+
+
+class RemoteError(StreamError):
+    """An object store refuses, or does not answer for long."""
+
+
+class CacheError(StreamError):
+    """A cache folder is too small, has no room, or cannot be written."""
 
 
 class MixtureError(MixstreamError, ValueError):
