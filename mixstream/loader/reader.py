@@ -29,6 +29,9 @@ class TokenReader:
     """Reads samples of several streams into one array; for several threads at once.
 
     The shards of all streams are numbered through; S of them, where a sample lies is found for a whole batch at once.
+
+    Attributes:
+        waited_seconds: that `read` spent opening shards, of all threads together.
     """
 
     def __init__(
@@ -49,6 +52,9 @@ class TokenReader:
         sequence_length = sequence_length or streams[0].sequence_length
         self._streams = streams
         self._store = store or ShardStore()
+        self._store.on_forget(self.forget)
+        self._numbers = {stream.name: number for number, stream in enumerate(streams)}
+        self.waited_seconds = 0.0
         self._length = sequence_length
         self._limit = vocab_size or _NO_LIMIT
         self._parts = streams[0].sequence_length // sequence_length
@@ -95,7 +101,9 @@ class TokenReader:
                 self._end()
             if bad != CLOSED:
                 break
+            begun = time.perf_counter()
             self._open_all(shard)
+            self.waited_seconds += time.perf_counter() - begun
         if bad >= 0:
             self._refuse(int(stream[bad]), int(sample[bad]), out[bad])
 
@@ -104,6 +112,15 @@ class TokenReader:
         out = np.empty((len(sample), self._length), dtype=np.int64)
         self.read(np.full(len(sample), number), np.ascontiguousarray(sample), out)
         return torch.from_numpy(out)
+
+    def forget(self, name: str, shard: int) -> None:
+        """Close a shard of a stream, if it is open: it is about to leave the cache."""
+        number = int(self._first_shard[self._numbers[name]]) + shard
+        with self._lock:
+            if number in self._open:
+                self._close(number)
+            if not self._readers:
+                self._closed.clear()
 
     def is_open(self, stream: Int64, sample: Int64) -> bool:
         """Return whether the shards of samples (n,) are open."""
@@ -191,19 +208,25 @@ class TokenReader:
 
         What is slow about it happens without the lock, for which a reader of open shards would have to wait.
         """
-        opened = {number: self._open_shard(number) for number in set(shard.tolist()) if not self._address[number]}
+        missing = [number for number in dict.fromkeys(shard.tolist()) if not self._address[number]]
+        for number in missing[1:]:
+            self._store.expect(*self._place(number))  # while the first is waited for
+        opened = {number: self._open_shard(number) for number in missing}
         with self._lock:
             surplus = len(self._open) + len(opened) - MAX_OPEN_SHARDS
             if surplus > 0:
                 for number in sorted(self._open, key=lambda number: self._used[number])[:surplus]:
-                    self._address[number] = 0
-                    self._closed.append(self._open.pop(number))
+                    self._close(number)
             for number, own in opened.items():
                 if number in self._open:  # by another thread meanwhile
                     continue
                 self._open[number] = own
                 self._offsets[number] = own.token_offsets.ctypes.data
                 self._address[number] = own.address  # last: it says that the shard is open
+
+    def _close(self, number: int) -> None:
+        self._address[number] = 0
+        self._closed.append(self._open.pop(number))
 
     def _open_shard(self, number: int) -> Shard:
         stream, shard = self._place(number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from mixstream.errors import MissingExtraError, ShardError
@@ -11,7 +10,7 @@ _CODECS = {"br": "brotli", "bz2": "bz2", "gz": "gzip", "snappy": "snappy", "zstd
 EXTENSIONS = tuple(_CODECS)
 
 
-def decompress(path: Path, data: Any, compression: str, raw_bytes: int) -> Any:
+def decompress(path: object, data: Any, compression: str, raw_bytes: int) -> Any:
     """Return what a compressed shard holds, as a read-only buffer of `raw_bytes` bytes.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 from mixstream.errors import MissingExtraError, ShardError
@@ -23,7 +22,7 @@ def noted_hash(hashes: Hashes, number: int) -> tuple[str, str] | None:
     return None
 
 
-def check_hash(path: Path, data: Any, noted: tuple[str, str]) -> None:
+def check_hash(path: object, data: Any, noted: tuple[str, str]) -> None:
     """Compare a file's content with (algorithm, hex digest).
 
     Raises:

@@ -1,0 +1,8 @@
+"""The cache of a node: raw files of shards that lie elsewhere, or here compressed, in a folder with a limit.
+
+locks     locks by name that all processes see
+folder    the files, whole or absent; who uses them, how many bytes they may be
+making    one shard on its way: fetched in pieces, checked, decompressed
+crew      the threads that bring what is needed next, and remove what is needed last
+traffic   what was moved, counted by stream
+"""

@@ -1,0 +1,372 @@
+"""The threads that bring shards into a cache: what is waited for first, then what is needed next.
+
+A thread that is free takes the most urgent piece of work there is at that moment, so a new look into the future takes
+effect at once. What is needed soon is in use in the cache's sense, though no reader has opened it yet; what is not
+needed soon any more is given up, and removed where room is wanted for what is needed before it: what is needed last
+goes first (Belady 1966), and nothing goes for what is needed later than itself (Cao et al. 1995: "do no harm").
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from mixstream.errors import CacheError, MixstreamError
+from mixstream.streams.cache.folder import CacheFolder, Entry
+from mixstream.streams.cache.making import Job, Making, Piece, StoppedError
+from mixstream.streams.cache.traffic import Meter
+from mixstream.streams.remote import Patience
+
+ELSEWHERE_SECONDS = 0.01  # between looks at what another process makes
+STALL_SECONDS = 10.0  # between warnings of a reader that waits
+GIVE_UP_SECONDS = 600.0  # for another process, or for room: one that was stopped must not stop the others for ever
+RECOUNT_SECONDS = 5.0
+NOW = float("-inf")
+NEVER = float("inf")
+
+_log = logging.getLogger("mixstream")
+
+
+@dataclass(frozen=True)
+class Agenda:
+    """What is known of the future.
+
+    Attributes:
+        near: {entry: (batch in which it is needed, job)}, the first first.
+        next_use: batch in which an entry is needed next, infinite where it is not.
+    """
+
+    near: Mapping[Entry, tuple[float, Job]] = field(default_factory=dict)
+    next_use: Callable[[Entry], float] = lambda entry: NEVER
+
+
+class Crew:
+    """Brings jobs into the cache; several threads ask it, some of its own work."""
+
+    def __init__(
+        self,
+        cache: CacheFolder,
+        meter: Meter,
+        patience: Patience,
+        num_threads: int,
+        verify_hashes: bool,
+        forget: Callable[[Entry], None],
+    ) -> None:
+        """Begin without work.
+
+        Args:
+            cache: where files go.
+            meter: counts.
+            patience: with object stores.
+            num_threads: that work, and so requests at a time.
+            verify_hashes: compare what was decompressed here, too.
+            forget: is called before an entry is given up: whoever has it open is to close it.
+        """
+        self._cache = cache
+        self._meter = meter
+        self._patience = patience
+        self._num_threads = num_threads
+        self._verify_hashes = verify_hashes
+        self._forget = forget
+        self._agenda = Agenda()
+        self._wanted: deque[Entry] = deque()  # of the agenda, what is still to be begun
+        self._demanded: dict[Entry, Job] = {}  # what readers wait for
+        self._held: dict[Entry, int] = {}  # in use by this store; when it was demanded last, by a clock of demands
+        self._makings: dict[Entry, Making] = {}
+        self._workers: dict[Entry, int] = {}  # threads at each of them
+        self._beginning: set[Entry] = set()
+        self._failed: dict[Entry, MixstreamError] = {}
+        self._later: dict[Entry, float] = {}  # when to look again at what others make, or what there was no room for
+        self._no_room = False  # for what is not demanded
+        self._order: list[tuple[float, int, Entry]] = []  # in which entries go, the last first
+        self._order_is_old = True
+        self._recounted = time.monotonic()
+        self._clock = 0
+        self._crash: Exception | None = None  # of a thread: a defect of ours
+        self._stop = threading.Event()
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+
+    def expect(self, job: Job) -> None:
+        """Begin to bring what will be demanded in a moment."""
+        with self._changed:
+            if job.entry not in self._held and job.entry not in self._demanded:
+                self._failed.pop(job.entry, None)  # it may have been mended
+                self._demanded[job.entry] = job
+                self._wake()
+
+    def demand(self, job: Job) -> float:
+        """Wait until a shard is in the cache and in use; return the seconds that took.
+
+        Raises:
+            RemoteError, ShardError, CacheError: why it cannot be brought.
+        """
+        entry, begun = job.entry, time.monotonic()
+        self.expect(job)
+        next_told = begun + STALL_SECONDS
+        with self._changed:
+            while entry not in self._held:
+                if entry in self._failed:
+                    raise self._failed.pop(entry)
+                if entry not in self._demanded:
+                    self._demanded[entry] = job
+                    self._wake()
+                self._changed.wait(1.0)
+                now = time.monotonic()
+                if self._stop.is_set() or (now > begun + GIVE_UP_SECONDS and entry not in self._makings):
+                    self._demanded.pop(entry, None)
+                    self._later.pop(entry, None)
+                    told = "the store was closed" if self._stop.is_set() else self._progress(entry)
+                    raise self._crash or CacheError(f"{job}: gave up after {now - begun:.0f} s; {told}")
+                if now > next_told:
+                    next_told = now + STALL_SECONDS
+                    _log.warning("waiting for %s since %.0f s: %s", job, now - begun, self._progress(entry))
+            self._clock += 1
+            self._held[entry] = self._clock
+            waited = time.monotonic() - begun
+        return waited
+
+    def drop(self, entry: Entry) -> bool:
+        """Remove an entry that is damaged; False: it was not there, or others use it."""
+        with self._changed:
+            if entry in self._held:
+                self._give_up(entry)
+        return self._cache.remove(entry)
+
+    def foresee(self, agenda: Agenda) -> None:
+        """Take the latest look into the future; give up what is not needed soon any more."""
+        with self._changed:
+            self._agenda = agenda
+            self._wanted = deque(entry for entry in agenda.near if entry not in self._held)
+            self._order_is_old = True
+            self._no_room = False
+            for entry in [entry for entry in self._held if entry not in agenda.near]:
+                self._give_up(entry)
+            near = {*agenda.near, *self._demanded}
+            self._failed = {entry: problem for entry, problem in self._failed.items() if entry in near}
+            self._later = {entry: when for entry, when in self._later.items() if entry in near}
+            self._wake()
+
+    def close(self) -> None:
+        """End the threads, but those that wait for an answer, which end with that."""
+        self._stop.set()
+        with self._changed:
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=1.0)
+        for entry, making in list(self._makings.items()):
+            if not self._workers[entry]:
+                self._abandon(making)
+        self._cache.close()
+
+    def _wake(self) -> None:
+        """Wake the threads, of which there are as many as there is work for."""
+        work = len(self._demanded) + len(self._wanted) + sum(making.num_pieces for making in self._makings.values())
+        idle = sum(not thread.is_alive() for thread in self._threads)
+        self._threads = [thread for thread in self._threads if thread.is_alive()] if idle else self._threads
+        for _ in range(min(self._num_threads, work) - len(self._threads) if not self._stop.is_set() else 0):
+            thread = threading.Thread(target=self._run, name="mixstream-fetch", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._changed.notify_all()
+
+    def _run(self) -> None:
+        try:
+            while (task := self._wait_for_task()) is not None:
+                task()
+        except Exception as crash:  # noqa: BLE001  readers would wait for ever: they raise it
+            self._crash = crash
+            self._stop.set()
+            with self._changed:
+                self._changed.notify_all()
+
+    def _wait_for_task(self) -> Callable[[], None] | None:
+        """Return the next piece of work, or None where the store was closed."""
+        with self._changed:
+            while not self._stop.is_set():
+                if (task := self._next()) is not None:
+                    return task
+                # One of the threads looks about every so often what others have made.
+                self._changed.wait(ELSEWHERE_SECONDS * len(self._threads) if self._later else None)
+        return None
+
+    def _next(self) -> Callable[[], None] | None:
+        """Return the most urgent piece of work, or None."""
+        now = time.monotonic()
+        for entry, job in self._demanded.items():
+            if (piece := self._piece(entry)) is not None:
+                return piece
+            if self._may_begin(entry, now):
+                return self._beginning_of(job, NOW)
+        for entry in self._makings:  # in the order in which they were begun, which is that of need
+            if (piece := self._piece(entry)) is not None:
+                return piece
+        for _ in range(0 if self._no_room else len(self._wanted)):
+            entry = self._wanted.popleft()
+            if self._later.get(entry, now) > now:
+                self._wanted.append(entry)  # what another process makes will be here when its turn comes again
+            elif self._may_begin(entry, now):
+                batch, job = self._agenda.near[entry]
+                return self._beginning_of(job, batch)
+        return None
+
+    def _piece(self, entry: Entry) -> Callable[[], None] | None:
+        making = self._makings.get(entry)
+        piece = making.take() if making else None
+        if making is None or piece is None:
+            return None
+        self._workers[entry] += 1
+        return partial(self._work, making, piece)
+
+    def _may_begin(self, entry: Entry, now: float) -> bool:
+        known = entry in self._held or entry in self._makings or entry in self._beginning or entry in self._failed
+        return not known and self._later.get(entry, now) <= now
+
+    def _beginning_of(self, job: Job, batch: float) -> Callable[[], None]:
+        self._later.pop(job.entry, None)
+        self._beginning.add(job.entry)
+        return partial(self._begin, job, batch)
+
+    def _begin(self, job: Job, batch: float) -> None:
+        """Take an entry into use, or begin to make it, or note that it must wait."""
+        try:
+            making = self._take_or_make(job, batch)
+        except MixstreamError as problem:
+            self._cache.leave(job.entry)
+            self._fail(job.entry, problem)
+            return
+        with self._changed:
+            self._beginning.discard(job.entry)
+            if making is not None:
+                self._makings[job.entry] = making
+                self._workers[job.entry] = 1 if making.is_fetched else 0
+            self._wake()
+        if making is not None and making.is_fetched:  # nothing to fetch, only to decompress
+            self._work(making, None)
+
+    def _take_or_make(self, job: Job, batch: float) -> Making | None:
+        """Return a making that was begun, or None where the entry is here, or must wait."""
+        entry, cache = job.entry, self._cache
+        if cache.use(entry, job.size):
+            self._meter.add(job.shards.name, hits=1)
+            self._hold(entry)
+            return None
+        if not cache.begin(entry):
+            self._postpone(entry)
+            return None
+        if cache.use(entry, job.size):  # another process has made it meanwhile
+            self._hold(entry)
+            return None
+        part = cache.reserve_part(entry, job.size, self._victims(batch))
+        if part is None and self._recounted + RECOUNT_SECONDS < time.monotonic():  # others have come and gone
+            self._recounted, self._order_is_old = time.monotonic(), True
+            cache.recount()
+            part = cache.reserve_part(entry, job.size, self._victims(batch))
+        if part is None:
+            cache.leave(entry)
+            if batch == NOW:
+                self._postpone(entry)
+            else:
+                self._no_room = True
+            return None
+        return Making(job, part, self._verify_hashes, self._patience, self._meter)
+
+    def _hold(self, entry: Entry) -> None:
+        with self._changed:
+            self._held[entry] = 0
+            self._beginning.discard(entry)
+            self._demanded.pop(entry, None)
+            self._later.pop(entry, None)
+            self._failed.pop(entry, None)
+            self._changed.notify_all()
+
+    def _postpone(self, entry: Entry) -> None:
+        with self._changed:
+            self._later[entry] = time.monotonic() + ELSEWHERE_SECONDS
+
+    def _work(self, making: Making, piece: Piece | None) -> None:
+        """Fetch a piece; after the last one, finish. What is broken is left by the last who works at it."""
+        entry, problem, finished = making.job.entry, None, False
+        try:
+            if piece is None or making.work(piece, self._stop):
+                finished = making.finish()
+                if finished:
+                    making.close()
+                    self._cache.finish(entry, making.part, making.job.size)
+        except StoppedError:
+            pass
+        except MixstreamError as found:
+            problem = found
+        with self._changed:
+            self._workers[entry] -= 1
+            if problem is not None:
+                making.spoil(problem)
+            ended = finished or (making.problem is not None and not self._workers[entry])
+            if ended:
+                del self._makings[entry], self._workers[entry]
+            self._changed.notify_all()
+        if finished:
+            self._hold(entry)
+        elif ended and making.problem is not None:
+            self._abandon(making)
+            self._fail(entry, making.problem)
+
+    def _abandon(self, making: Making) -> None:
+        making.close()
+        self._cache.abandon(making.job.entry, making.part, making.job.size)
+
+    def _fail(self, entry: Entry, problem: MixstreamError) -> None:
+        """Note why an entry cannot be brought, for who demands it; nobody may do so for long."""
+        with self._changed:
+            self._beginning.discard(entry)
+            self._failed[entry] = problem
+            demanded = self._demanded.pop(entry, None)
+            batch = self._agenda.near[entry][0] if entry in self._agenda.near else NEVER
+            self._changed.notify_all()
+        if demanded is None:
+            _log.warning("%s; it is needed in batch %.0f, where it will be tried once more", problem, batch)
+
+    def _give_up(self, entry: Entry) -> None:
+        """Leave an entry to who wants to remove it, once nobody here has it open."""
+        del self._held[entry]
+        self._forget(entry)
+        self._cache.leave(entry)
+
+    def _victims(self, batch: float) -> Iterator[Entry]:
+        """Yield what may go for what is needed in `batch`, what is needed last first."""
+        while True:
+            with self._changed:
+                victim = self._next_victim(batch)
+                if victim is None:
+                    return
+                if victim in self._held:
+                    self._give_up(victim)
+            yield victim
+
+    def _next_victim(self, batch: float) -> Entry | None:
+        if self._order_is_old or not self._order:
+            self._order_is_old = False
+            next_use = self._agenda.next_use
+            self._order = sorted((next_use(e), -self._held.get(e, 0), e) for e in list(self._cache.entries))
+        while self._order:
+            used, _, entry = self._order[-1]
+            if used <= batch:
+                return None
+            self._order.pop()
+            if entry not in self._demanded and entry in self._cache.entries:
+                return entry
+        return None
+
+    def _progress(self, entry: Entry) -> str:
+        """Return what has become of what is waited for, in words."""
+        if entry in self._makings:
+            return self._makings[entry].told
+        limit = self._cache.limit
+        if limit is not None:
+            return f"another process makes it, or the cache of {limit:,} bytes has no room for it"
+        return "another process makes it" if entry in self._later else "it is about to begin"

@@ -1,0 +1,304 @@
+"""The cache folder: raw files of shards, whole or absent, within a limit that all processes keep together.
+
+A file is written as ``.NAME.part``, which has its full size from the beginning, and renamed. Who makes it holds its
+lock alone, who reads it or is about to shares it, who removes it holds it alone again: so a shard is made once however
+many processes ask for it, what is in use stays, and what a dead process left is told apart from what is being made.
+
+The file ``.cache`` has the locks, and in its first bytes the size of all that lies here. That is counted anew
+whenever the folder is opened, so that nobody's death makes it wrong for long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mixstream.errors import CacheError
+from mixstream.streams.cache.locks import NamedLocks
+
+LOCKS = ".cache"
+RESERVED = ".reserved"
+_SIZE_BYTES = 8
+
+
+class Entry(NamedTuple):
+    """A file of the cache.
+
+    Attributes:
+        folder: of its stream.
+        file: its path there.
+    """
+
+    folder: str
+    file: str
+
+    def __str__(self) -> str:
+        return f"{self.folder}/{self.file}"
+
+
+class CacheFolder:
+    """One user of a cache folder; several threads share it, every process and every store has its own."""
+
+    def __init__(self, path: Path, limit: int | None = None) -> None:
+        """Open a folder, made if it is not there, private to the user; what dead processes left is removed.
+
+        Args:
+            path: the folder.
+            limit: bytes that it may hold; None: what the disk does.
+
+        Raises:
+            CacheError: it cannot be made or written.
+        """
+        self.path = path
+        self.limit = limit
+        self.entries: dict[Entry, int] = {}  # as last seen: others add and remove
+        self._reservation: Path | None = None
+        self._thread_lock = threading.Lock()
+        with self._told():
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._locks = NamedLocks(path / LOCKS)
+            self._reservations = path / RESERVED
+            self._reservations.mkdir(mode=0o700, exist_ok=True)
+            self.recount()
+
+    def path_of(self, entry: Entry) -> Path:
+        """Return where an entry's file is, or would be."""
+        return self.path / entry.folder / entry.file
+
+    def holds(self, entry: Entry, size: int) -> bool:
+        """Return whether an entry is there in its full size."""
+        try:
+            return os.stat(f"{self.path}/{entry.folder}/{entry.file}").st_size == size  # noqa: PTH116  it is asked often
+        except FileNotFoundError:
+            return False
+
+    def use(self, entry: Entry, size: int) -> bool:
+        """Keep an entry from being removed, if it is there in its full size; False where it is not, or is being made."""
+        if not self._locks.share(str(entry)):
+            return False
+        if self.holds(entry, size):
+            self.entries[entry] = size
+            return True
+        self._locks.release(str(entry))
+        return False
+
+    def leave(self, entry: Entry) -> None:
+        """End `use`."""
+        self._locks.release(str(entry))
+
+    def begin(self, entry: Entry) -> bool:
+        """Begin to make an entry; False: somebody else is at it, or uses it."""
+        return self._locks.seize(str(entry))
+
+    def reserve_part(self, entry: Entry, size: int, victims: Iterator[Entry]) -> Path | None:
+        """Return a part file of full size for an entry that is being made, or None where there is no room.
+
+        Args:
+            entry: that was begun.
+            size: bytes of the raw file.
+            victims: entries to remove for it, the first first; as many as are needed are asked for.
+
+        Raises:
+            CacheError: the disk is full, or the folder cannot be written.
+        """
+        with self._told(size), self._accounted() as used:
+            held = self.path_of(entry)
+            if (damaged := _size_of(held)) is not None:  # of another size than it must be
+                held.unlink()
+                used -= damaged
+            while self.limit is not None and used + size > self.limit:
+                victim = next(victims, None)
+                if victim is None:
+                    self._write_used(used)
+                    return None
+                used -= self._remove(victim)
+            self._write_used(used)
+            part = part_of(held)
+            part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _allocate(part, size)
+            self._write_used(used + size)
+            return part
+
+    def finish(self, entry: Entry, part: Path, size: int) -> None:
+        """Put a part in its place; it is in use from then on."""
+        with self._told(), self._accounted():  # or `recount` might see neither of the two names, or both
+            part.rename(self.path_of(entry))
+            self.entries[entry] = size
+            self._locks.share(str(entry))
+
+    def abandon(self, entry: Entry, part: Path | None, size: int) -> None:
+        """Remove a part that will not be finished, and let others try."""
+        if part is not None:
+            with self._accounted() as used:
+                part.unlink(missing_ok=True)
+                self._write_used(used - size)
+        self._locks.release(str(entry))
+
+    def remove(self, entry: Entry) -> bool:
+        """Remove an entry, if nobody else uses it."""
+        with self._accounted() as used:
+            removed = self._remove(entry)
+            self._write_used(used - removed)
+            return removed > 0
+
+    def reserve(self, name: str, size: int, told: str) -> None:
+        """Note what this user needs at a time, so that others do not count on it; ends with `close`.
+
+        Args:
+            name: of what is read: those who read the same at the same time give the same one and count once.
+            size: bytes.
+            told: what it is, for messages.
+
+        Raises:
+            CacheError: that is more than the limit leaves, with the numbers.
+        """
+        with self._told(), self._accounted():
+            others = self._others(name)
+            if self.limit is not None and size + others > self.limit:
+                beside = f" and {others:,} bytes are reserved by others that use {self.path} now" if others else ""
+                raise CacheError(
+                    f"cache_limit={self.limit:,} bytes, but {told} needs {size:,} bytes at a time{beside}; give a "
+                    f"cache_limit of {size + others:,} bytes or more, or plan with a smaller window_samples"
+                )
+            self._reservation = self._reservations / f"{name}.{size}.{secrets.token_hex(8)}"
+            self._reservation_file = self._reservation.open("wb")
+            fcntl.flock(self._reservation_file, fcntl.LOCK_EX)
+
+    def recount(self) -> None:
+        """Look at what is there, remove what dead processes left half-made, and count it all."""
+        with self._accounted():
+            self.entries.clear()
+            used = 0
+            for file, size in _files_below(self.path):
+                name = file.name
+                if name.startswith(".") and name.endswith(".part"):
+                    entry = self._entry_of(file.with_name(name[1:-5]))
+                    if self._locks.seize(str(entry)):
+                        file.unlink(missing_ok=True)
+                        self._locks.release(str(entry))
+                    else:
+                        used += size
+                elif not name.startswith("."):
+                    self.entries[self._entry_of(file)] = size
+                    used += size
+            self._write_used(used)
+
+    def used(self) -> int:
+        """Return the bytes that are here or reserved for what is being made."""
+        with self._accounted() as used:
+            return used
+
+    def close(self) -> None:
+        """Give back what is in use or reserved."""
+        if self._reservation is not None:
+            self._reservation.unlink(missing_ok=True)
+            self._reservation_file.close()
+            self._reservation = None
+        self._locks.close()
+
+    def _remove(self, entry: Entry) -> int:
+        """Remove an entry that nobody else uses; return the bytes that it had."""
+        size = self.entries.get(entry)
+        if not self._locks.seize(str(entry)):
+            return 0
+        try:
+            path = self.path_of(entry)
+            size = _size_of(path) or 0
+            path.unlink(missing_ok=True)
+            self.entries.pop(entry, None)
+            return size
+        finally:
+            self._locks.release(str(entry))
+
+    def _entry_of(self, file: Path) -> Entry:
+        folder, *rest = file.relative_to(self.path).parts
+        return Entry(folder, "/".join(rest))
+
+    def _others(self, name: str) -> int:
+        """Return the bytes that others who live have reserved, each name once; forget the dead."""
+        sizes: dict[str, int] = {}
+        for file in self._reservations.iterdir():
+            other, size, _ = file.name.rsplit(".", 2)
+            with file.open("ab") as own:
+                try:
+                    fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    sizes[other] = max(sizes.get(other, 0), int(size))
+                    continue
+                file.unlink(missing_ok=True)
+        return sum(size for other, size in sizes.items() if other != name)
+
+    @contextlib.contextmanager
+    def _accounted(self) -> Iterator[int]:
+        """Hold the account, in which the bytes used are told."""
+        with self._thread_lock:
+            self._locks.seize_all()
+            try:
+                yield int.from_bytes(os.pread(self._locks.file, _SIZE_BYTES, 0), "little")
+            finally:
+                self._locks.release_all()
+
+    def _write_used(self, used: int) -> None:
+        os.pwrite(self._locks.file, max(0, used).to_bytes(_SIZE_BYTES, "little"), 0)
+
+    @contextlib.contextmanager
+    def _told(self, size: int = 0) -> Iterator[None]:
+        """Turn what the system refuses into an error of ours."""
+        try:
+            yield
+        except OSError as problem:
+            raise cannot_write(self.path, problem, size) from None
+
+
+def cannot_write(path: Path, problem: OSError, size: int = 0) -> CacheError:
+    """Return the error that tells why a cache cannot be written."""
+    wanted = f" {size:,} bytes more" if size else ""
+    way_out = "choose a cache_dir with more room, or a cache_limit that the disk has room for"
+    if problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        way_out = "choose a cache_dir that can be written"
+    return CacheError(f"cache {path}: cannot be written{wanted} ({problem.strerror}); {way_out}")
+
+
+def part_of(path: Path) -> Path:
+    """Return where a file is while it is made."""
+    return path.with_name(f".{path.name}.part")
+
+
+def _size_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _allocate(part: Path, size: int) -> None:
+    """Make a file of a size whose place on the disk is sure, where the file system can tell."""
+    with part.open("wb") as file:
+        if size:
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as problem:
+                if problem.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    part.unlink()
+                    raise
+                file.truncate(size)
+
+
+def _files_below(path: Path) -> Iterator[tuple[Path, int]]:
+    """Yield (file, bytes) of all files in the streams' folders of a cache; what vanishes meanwhile is left out."""
+    folders = [Path(entry.path) for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith(".")]
+    while folders:
+        with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    yield Path(entry.path), entry.stat(follow_symlinks=False).st_size
