@@ -1,0 +1,17 @@
+"""Object stores behind one small interface: a folder of objects, named by its URL.
+
+urls         which URLs are taken, what they name, and what must not be told of them
+retry        what can pass, how long it is waited for, and what is told meanwhile
+environment  where a store is and how it is reached, as the environment says
+faults       what went wrong with a request, in one line without secrets
+obstores     S3, GCS, Azure, HTTP and files, through obstore
+downloaders  what only streaming's downloaders know: whole objects, to a file
+folder       RemoteFolder: all of the above behind one name
+"""
+
+from mixstream.streams.remote.folder import RemoteFolder
+from mixstream.streams.remote.obstores import Body
+from mixstream.streams.remote.retry import Fault, Patience, Trying
+from mixstream.streams.remote.urls import is_url
+
+__all__ = ["Body", "Fault", "Patience", "RemoteFolder", "Trying", "is_url"]
