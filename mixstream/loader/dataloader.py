@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -16,13 +17,19 @@ from mixstream.errors import MixtureError, PlanSpentError, StateError
 from mixstream.loader.ahead import ReadAhead
 from mixstream.loader.batches import GlobalOrder
 from mixstream.loader.dataset import Batch, Columns, MixtureDataset
+from mixstream.loader.foresight import Forecaster, lanes_read
+from mixstream.loader.lookout import Lookout
 from mixstream.loader.migrate import migrate_state
+from mixstream.loader.order import key_of
 from mixstream.loader.planned import open_planned, samples_of
 from mixstream.loader.sampler import STALE, MixtureSampler
 from mixstream.loader.state import dump_state, parse_state
 from mixstream.mixture.build import whole_number
 from mixstream.mixture.ledger import Ledger
 from mixstream.mixture.plan import Plan
+from mixstream.mixture.simulate import working_set_bytes
+from mixstream.streams.cache.folder import limit_bytes
+from mixstream.streams.cache.traffic import Traffic
 from mixstream.streams.store import ShardStore
 
 WEIGHT_LAG = 8
@@ -51,7 +58,7 @@ class MixtureLoader(DataLoader[Batch]):
         world_size: int | None = None,
         num_workers: int = 0,
         cache_dir: str | Path | None = None,
-        cache_limit: int | None = None,
+        cache_limit: int | str | None = None,
         weight_lag: int = WEIGHT_LAG,
         verify_hashes: bool = False,
         pin_memory: bool = False,
@@ -66,9 +73,10 @@ class MixtureLoader(DataLoader[Batch]):
                 environment, or else 0 of 1.
             num_workers: reading threads (no processes: nothing is sent, copied or started); 0 reads in the calling one,
                 with a thread that only opens shards and brings rows into memory, which is fastest where the disk is.
-            cache_dir: folder for the raw files of compressed shards, kept for the next time; None: compressed
-                streams are refused.
-            cache_limit: for object stores, which this version does not read; only None.
+            cache_dir: folder for the raw files of shards that are compressed or lie in an object store, on a disk of
+                this machine, kept for the next time; processes and runs may share it. None: such streams are refused.
+            cache_limit: bytes that the folder may hold, or a text such as ``"200 GB"``; what is needed last goes first.
+                None: as many as the disk.
             weight_lag: batches between `set_weights` and the batch at which they act, and so the most
                 that workers may read ahead; 0 reads nothing ahead.
             verify_hashes: compare every shard with the hash that index.json notes, when it is first opened.
@@ -81,10 +89,10 @@ class MixtureLoader(DataLoader[Batch]):
         Raises:
             StreamError: a stream that is gone or has changed since the plan was made.
             ShardError: a shard that is missing or of another size.
+            RemoteError: an object store that refuses, or does not answer for long.
+            CacheError: a cache limit that is too small for the plan, with the smallest that works.
             MixtureError: a batch that the ranks cannot share, or workers that read beyond `weight_lag`.
         """
-        if cache_limit is not None:
-            raise MixtureError("cache_limit: this version keeps all that it decompresses; leave it out")
         num_workers = whole_number("num_workers", num_workers, least=0)
         weight_lag = whole_number("weight_lag", weight_lag, least=0)
         if weight_lag < num_workers:
@@ -92,16 +100,22 @@ class MixtureLoader(DataLoader[Batch]):
                 f"num_workers={num_workers} read at least {num_workers} batches ahead, but weights act after "
                 f"weight_lag={weight_lag}; choose weight_lag of at least {num_workers} or fewer workers"
             )
-        store = ShardStore(cache_dir, verify_hashes)
+        self._store = ShardStore(cache_dir, verify_hashes, limit_bytes(cache_limit))
         streams = open_planned(plan)
-        for stream in streams:
-            store.check(stream)
-        order = GlobalOrder(plan, [samples_of(plan, stream) for stream in streams], {})
+        is_cached = sum(self._store.check(stream) for stream in streams) > 0  # every one is checked
+        self._shard_samples = [samples_of(plan, stream) for stream in streams]
+        order = GlobalOrder(plan, self._shard_samples, {})
         rank, self._world_size = _place(rank, world_size)
+        self._lanes = lanes_read(plan, rank, self._world_size)
         self._sampler = MixtureSampler(order, rank, self._world_size, weight_lag)
-        self._reading = MixtureDataset(plan, streams, store, self._sampler, Columns(labels, documents))
+        if is_cached:
+            needed = working_set_bytes(plan, {stream.name: stream for stream in streams}, len(self._lanes))
+            self._store.reserve(_name_of(plan, self._lanes), needed, f"a plan of {len(streams)} streams")
+        self._lookout = Lookout(self._store, streams) if is_cached else None
+        self._reading = MixtureDataset(plan, streams, self._store, self._sampler, Columns(labels, documents))
         self._streams = streams
         self._weight_lag = weight_lag
+        self._waited = 0.0
         self._chunk = max(1, min(weight_lag, CHUNK_ROWS * self._world_size // plan.batch_size))
         super().__init__(
             self._reading,
@@ -148,7 +162,9 @@ class MixtureLoader(DataLoader[Batch]):
         ahead = ReadAhead(self._reading.warm, self._reading.is_open)
         try:
             walk = sampler.start(lambda draws: ahead.add(sampler.part(draws)))
+            self._look(begin=True)
             while (draws := sampler.draw(walk, sampler.consumed, self._chunk)) is not None:
+                self._look()
                 yield from self._reading.read(draws, self.pin_memory)
         finally:
             ahead.close()
@@ -161,7 +177,9 @@ class MixtureLoader(DataLoader[Batch]):
         reading: deque[Future[list[Batch]]] = deque()
         try:
             walk, coming = sampler.start(), sampler.consumed
+            self._look(begin=True)
             while True:
+                self._look()
                 while coming + chunk <= sampler.consumed + self._weight_lag:
                     if (draws := sampler.draw(walk, coming, chunk)) is None:
                         break
@@ -169,7 +187,10 @@ class MixtureLoader(DataLoader[Batch]):
                     coming += len(draws.stream)
                 if not reading:
                     return
-                yield from reading.popleft().result()
+                begun = time.perf_counter()
+                batches = reading.popleft().result()
+                self._waited += time.perf_counter() - begun
+                yield from batches
         finally:
             threads.shutdown(cancel_futures=True)
 
@@ -189,7 +210,30 @@ class MixtureLoader(DataLoader[Batch]):
             WeightsError: not a point of the simplex over the plan's streams.
             StateError: `at_batch` is sooner than `weight_lag` allows, or beyond the run's end.
         """
-        return self._sampler.set_weights(weights, at_batch)
+        at_batch = self._sampler.set_weights(weights, at_batch)
+        if self._lookout is not None:
+            self._lookout.hurry()
+        return at_batch
+
+    def traffic(self) -> dict[str, Traffic]:
+        """Return what this process has fetched so far, by stream: nothing, where all is read in its place."""
+        return self._store.traffic()
+
+    @property
+    def waited_seconds(self) -> float:
+        """Seconds that batches were waited for: for shards, or with workers for all that they do."""
+        return self._waited if self.num_workers else self._reading.waited_seconds
+
+    def _look(self, begin: bool = False) -> None:
+        """Let the store know what comes, if it brings shards."""
+        if self._lookout is None:
+            return
+        if begin:
+            growth = self._sampler.growth
+            forecaster = Forecaster(self.plan, self._shard_samples, growth, self._lanes)
+            self._lookout.begin(forecaster, self._sampler)
+        else:
+            self._lookout.look(self._sampler)
 
     def ledger(self) -> Ledger:
         """Return the account of what has been consumed: batches, draws and shares of each stream."""
@@ -220,6 +264,12 @@ class MixtureLoader(DataLoader[Batch]):
             loaded = parse_state(state, self.plan)
         self._sampler.load(loaded, samples_before=0)
         return differences
+
+
+def _name_of(plan: Plan, lanes: range) -> str:
+    """Return a name that the processes of one run have in common that read the same lanes of a plan."""
+    run = os.environ.get("TORCHELASTIC_RUN_ID", "") + os.environ.get("MASTER_PORT", "") or os.getpid()
+    return f"{key_of(run, plan.root, plan.identity, lanes):016x}"
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

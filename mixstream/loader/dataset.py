@@ -93,6 +93,11 @@ class MixtureDataset(Dataset[Batch]):
                 batch |= document_columns(batch["input_ids"], self._plan.tokenizer.eod_token_id)
         return batches
 
+    @property
+    def waited_seconds(self) -> float:
+        """Seconds that `read` waited for shards."""
+        return self._reader.waited_seconds
+
     def warm(self, parts: Sequence[Draws]) -> float:
         """Open the shards of draws and bring their rows into memory for a `read` to come; return seconds a row."""
         return self._reader.warm(*_joined(parts))

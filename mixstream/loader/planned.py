@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mixstream.errors import StreamError
 from mixstream.mixture.plan import Plan, PlannedStream
 from mixstream.streams.catalog import Stream, open_stream
 from mixstream.streams.index import Int64
+from mixstream.streams.place import Place, all_together, find_place
 
 
 def open_planned(plan: Plan) -> list[Stream]:
@@ -15,8 +14,10 @@ def open_planned(plan: Plan) -> list[Stream]:
 
     Raises:
         StreamError: a stream that is gone, or has changed since the plan was made.
+        RemoteError: an object store refuses, or does not answer for long.
     """
-    return [_open(entry, plan) for entry in plan.entries]
+    root = find_place(plan.root)
+    return all_together(lambda entry: _open(entry, plan, root), plan.entries, root)
 
 
 def samples_of(plan: Plan, stream: Stream) -> Int64:
@@ -24,8 +25,9 @@ def samples_of(plan: Plan, stream: Stream) -> Int64:
     return stream.index.shard_samples * (plan.stored_sequence_length // plan.sequence_length)
 
 
-def _open(entry: PlannedStream, plan: Plan) -> Stream:
-    stream = open_stream(entry.name, Path(plan.root) / entry.name / (plan.split or ""), entry.token_column)
+def _open(entry: PlannedStream, plan: Plan, root: Place) -> Stream:
+    place = root / entry.name
+    stream = open_stream(entry.name, place / plan.split if plan.split else place, entry.token_column)
     found = (stream.fingerprint, int(samples_of(plan, stream).sum()), stream.sequence_length)
     planned = (entry.fingerprint, entry.num_samples, plan.stored_sequence_length)
     if found != planned:

@@ -13,6 +13,7 @@ from torch.utils.data import DistributedSampler
 
 from mixstream.errors import MixtureError, StateError
 from mixstream.loader.batches import Decided, Draws, GlobalOrder
+from mixstream.loader.order import Growth
 from mixstream.loader.state import LoaderState
 from mixstream.mixture.ledger import Ledger, open_ledger
 from mixstream.mixture.simplex import Float64, check_weights
@@ -187,6 +188,15 @@ class MixtureSampler(DistributedSampler[Any]):
     def ledger(self, consumed: int | None = None) -> Ledger:
         """Return the ledger after `consumed` batches: all that were handed out, or one fewer."""
         return self.walk.ledger(self.consumed if consumed is None else consumed)
+
+    def ahead(self) -> tuple[Ledger, dict[int, Float64]]:
+        """Return what is known of the batches to come: the ledger before them, and weights (K,) by their batch."""
+        return self.ledger(), dict(self._pending)
+
+    @property
+    def growth(self) -> Mapping[str, tuple[Growth, ...]]:
+        """How streams have grown on the way, those that have."""
+        return self._order.growth
 
     def state(self, consumed: int | None = None) -> LoaderState:
         """Return the state after `consumed` batches, with the weights that act there or later."""

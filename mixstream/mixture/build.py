@@ -28,6 +28,7 @@ from mixstream.mixture.weights import WeightsSpec, resolve_weights
 from mixstream.streams.catalog import Catalog, Stream
 from mixstream.streams.index import Int64
 from mixstream.streams.manifest import MAX_COUNT
+from mixstream.streams.place import absolute
 
 WINDOW_SAMPLES = 32_768
 
@@ -95,7 +96,7 @@ def build_plan(
     units = total_units(phases, num_batches)
     samples = np.minimum(whole_draws(units, batch_size), limits)
     return Plan(
-        root=str(catalog.root.absolute()),
+        root=str(absolute(catalog.root)),
         split=catalog.split,
         weights_from="given" if isinstance(weights, Mapping) else str(weights),
         tokenizer=first.tokenizer,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +12,7 @@ from mixstream.streams.compression import EXTENSIONS
 from mixstream.streams.files import check_files, read_raw
 from mixstream.streams.index import INDEX_NAME, MdsIndex, read_index
 from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, TokenizerInfo, read_manifest
+from mixstream.streams.place import Place, absolute, all_together, find_place
 from mixstream.streams.shard import Shard
 from mixstream.streams.store import ShardStore
 from mixstream.streams.tokens import TokenColumn, find_token_column
@@ -24,7 +24,7 @@ class Stream:
 
     Attributes:
         name: the directory's name.
-        directory: where its shards are.
+        directory: where its shards are: a folder, or a place in an object store.
         language, domain: from stream.json; None for a plain MDS directory.
         sequence_length: tokens in a sample.
         index: its shards.
@@ -35,7 +35,7 @@ class Stream:
     """
 
     name: str
-    directory: Path
+    directory: Place
     language: str | None
     domain: str | None
     sequence_length: int
@@ -61,11 +61,11 @@ class Stream:
         return self.index.fingerprint
 
     def open_shard(self, number: int) -> Shard:
-        """Open one shard in its place; a `ShardStore` also opens compressed ones, and checks hashes.
+        """Open one shard in its place; a `ShardStore` opens also what is compressed or elsewhere, and checks hashes.
 
         Raises:
             ShardError: it is not what index.json says.
-            StreamError: it is compressed.
+            StreamError: it is compressed, or in an object store.
         """
         return ShardStore().open_shard(self, number)
 
@@ -74,6 +74,7 @@ class Stream:
 
         Raises:
             ShardError: naming the first file that is missing or of another size.
+            RemoteError: an object store refuses, does not answer for long, or cannot list.
         """
         check_files(self)
 
@@ -81,7 +82,7 @@ class Stream:
 class Catalog:
     """The streams under one folder, in the order of their names."""
 
-    def __init__(self, root: Path, streams: Mapping[str, Stream], split: str | None = None) -> None:
+    def __init__(self, root: Place, streams: Mapping[str, Stream], split: str | None = None) -> None:
         """Hold `streams`, found under `root` or in the sub-folders `split` there; use `Catalog.open` to find them."""
         self.root = root
         self.split = split
@@ -92,7 +93,7 @@ class Catalog:
         """Find the streams under a folder.
 
         Args:
-            root: a folder of stream directories, or one stream directory.
+            root: a folder of stream directories, or one stream directory: a path, or the URL of one in an object store.
             split: the sub-folder of each stream to read instead of the stream itself, such as
                 ``heldout``; streams without it are left out.
             token_column: name of the token column of plain MDS directories that have neither
@@ -100,9 +101,11 @@ class Catalog:
 
         Raises:
             StreamError: no folder, no stream in it, or one that cannot be used.
+            RemoteError: an object store refuses, or does not answer for long.
         """
         folder, places = find_streams(root, split)
-        found = {name: open_stream(name, place, token_column) for name, place in places.items()}
+        opened = all_together(lambda own: open_stream(*own, token_column), places.items(), folder)
+        found = dict(zip(places, opened, strict=True))
         check_names(found)
         return cls(folder, found, split)
 
@@ -112,12 +115,15 @@ class Catalog:
         Raises:
             StreamError: a held-out split of another tokenizer or sequence length than its stream.
         """
-        found = {}
-        for name, stream in self.streams.items():
+
+        def open_split(stream: Stream) -> Stream | None:
             place = stream.directory / HELDOUT
-            if (place / INDEX_NAME).exists():
-                found[name] = open_stream(name, place, stream.column.name)
-                _check_pair(name, stream, f"{name}/{HELDOUT}", found[name])
+            return open_stream(stream.name, place, stream.column.name) if (place / INDEX_NAME).exists() else None
+
+        opened = all_together(open_split, self, self.root)
+        found = {stream.name: stream for stream in opened if stream is not None}
+        for name, split in found.items():
+            _check_pair(name, self[name], f"{name}/{HELDOUT}", split)
         return Catalog(self.root, found, HELDOUT) if found else None
 
     @property
@@ -175,25 +181,26 @@ def _check_pair(name: str, stream: Stream, other_name: str, other: Stream) -> No
         )
 
 
-def find_streams(root: str | Path, split: str | None = None) -> tuple[Path, dict[str, Path]]:
+def find_streams(root: str | Path, split: str | None = None) -> tuple[Place, dict[str, Place]]:
     """Return the folder of streams, and each stream's directory (or its split's) by name, nothing opened.
 
     Raises:
         StreamError: no folder, no stream in it, or a directory that was a stream and has lost its index.
+        RemoteError: an object store refuses, or does not answer for long.
     """
-    if re.match(r"[a-z][a-z0-9]+:/", str(root), re.IGNORECASE):  # a Path has lost one of its slashes
-        raise StreamError(f"{root}: this version reads streams from local folders, not from object stores")
-    folder = Path(root)
-    if not folder.is_dir():
+    folder = find_place(root)
+    if isinstance(folder, Path) and not folder.is_dir():
         raise StreamError(f"{folder}: no such folder; `mixstream convert` makes one from a corpus")
     if (folder / INDEX_NAME).exists():
-        directories = [folder.absolute()]
-        folder = folder.absolute().parent
+        directories: Sequence[Place] = [absolute(folder)]
+        folder = absolute(folder).parent
     else:
-        directories = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
-    _check_whole([*directories, *(directory / HELDOUT for directory in directories)])
+        directories = _below(folder)
     places = {child.name: child / split if split else child for child in directories}
-    found = {name: place for name, place in places.items() if (place / INDEX_NAME).exists()}
+    have_index = all_together(lambda place: (place / INDEX_NAME).exists(), places.values(), folder)
+    found = {name: place for (name, place), has in zip(places.items(), have_index, strict=True) if has}
+    whole = set(found) if split is None else set()
+    _check_whole(folder, [directory for directory in directories if directory.name not in whole])
     if not found:
         inside = f" with a {split!r} split" if split else ""
         raise StreamError(
@@ -201,6 +208,13 @@ def find_streams(root: str | Path, split: str | None = None) -> tuple[Path, dict
             f"`mixstream convert` makes streams from a corpus"
         )
     return folder, found
+
+
+def _below(folder: Place) -> Sequence[Place]:
+    """Return what may be streams, in the order of names."""
+    if isinstance(folder, Path):
+        return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
+    return [folder / name for name in folder.children()]
 
 
 def check_names(streams: Mapping[str, Stream]) -> None:
@@ -220,22 +234,28 @@ def check_names(streams: Mapping[str, Stream]) -> None:
             claimed[name] = stream
 
 
-def _check_whole(directories: Iterable[Path]) -> None:
+def _check_whole(folder: Place, directories: Iterable[Place]) -> None:
     """Refuse folders that were streams and have lost their index: leaving them out would not be noticed.
 
     Raises:
         StreamError: naming the first.
     """
-    for directory in directories:
-        parts = [MANIFEST_NAME, "shard.00000.mds", *(f"shard.00000.mds.{name}" for name in EXTENSIONS)]
-        if any((directory / part).exists() for part in parts) and not (directory / INDEX_NAME).exists():
+    parts = [MANIFEST_NAME, "shard.00000.mds", *(f"shard.00000.mds.{name}" for name in EXTENSIONS)]
+
+    def has_lost_it(directory: Place) -> bool:
+        return any((directory / part).exists() for part in parts) and not (directory / INDEX_NAME).exists()
+
+    candidates = [*directories, *(directory / HELDOUT for directory in directories)]
+    lost = all_together(has_lost_it, candidates, folder)
+    for directory, has in zip(candidates, lost, strict=True):
+        if has:
             raise StreamError(
                 f"{directory}: holds parts of a stream but no {INDEX_NAME}; copy it or convert it again with "
                 f"--overwrite, or remove it"
             )
 
 
-def open_stream(name: str, directory: Path, token_column: str | None = None) -> Stream:
+def open_stream(name: str, directory: Place, token_column: str | None = None) -> Stream:
     """Return one stream, from its index.json and stream.json.
 
     Raises:
@@ -247,7 +267,7 @@ def open_stream(name: str, directory: Path, token_column: str | None = None) -> 
     column = find_token_column(index, str(directory), wanted)
     stream = Stream(
         name=name,
-        directory=directory.absolute(),
+        directory=absolute(directory),
         language=manifest.language if manifest else None,
         domain=manifest.domain if manifest else None,
         sequence_length=column.sequence_length or 0,

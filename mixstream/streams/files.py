@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from mixstream.streams.compression import decompress
 from mixstream.streams.hashes import check_hash, noted_hash
 from mixstream.streams.index import MdsIndex
 from mixstream.streams.mapped import Bytes, map_file
+from mixstream.streams.place import Place
 
 _DESCRIPTION = 64  # bytes by which the descriptions of shards may differ, such as in a number's digits
 
@@ -25,7 +27,7 @@ class Shards(Protocol):
         """What it is called."""
 
     @property
-    def directory(self) -> Path:
+    def directory(self) -> Place:
         """Where its files are."""
 
     @property
@@ -36,28 +38,31 @@ class Shards(Protocol):
 def check_files(shards: Shards) -> int:
     """Check that every shard is there in its full size, raw or compressed, and has the samples that index.json says.
 
-    O(shards). Headers are read only where sizes do not show how many samples there are, and of shards that stick out.
+    O(shards). Headers are read only where sizes do not show how many samples there are, and of shards that stick out;
+    of an object store, sizes are listed and no header is read.
 
     Returns:
         How many of them are there only compressed.
 
     Raises:
         ShardError: naming the first file that is missing, of another size, or with another number of samples.
+        RemoteError: an object store refuses, does not answer for long, or cannot list.
     """
     index, only_compressed = shards.index, 0
+    sizes = None if isinstance(shards.directory, Path) else shards.directory.sizes()
     for number, expected in enumerate(index.file_bytes.tolist()):
-        name, found = index.files[number], _size(shards, index.files[number])
+        name, found = index.files[number], _size(shards, index.files[number], sizes)
         if found is None and index.compression:
             only_compressed += 1
             name, expected = index.compressed_files[number], int(index.compressed_bytes[number])
-            found = _size(shards, name)
+            found = _size(shards, name, sizes)
         if found != expected:
             told = "no such file" if found is None else f"{found} bytes"
             raise ShardError(
                 f"{shards.directory / name}: {told}, index.json says {expected} bytes; the shard is missing, "
                 f"truncated or changed, copy it or convert stream {shards.name!r} again with --overwrite"
             )
-    for number in _suspects(index):
+    for number in _suspects(index) if sizes is None else ():
         _check_header(shards, number)
     return only_compressed
 
@@ -82,7 +87,7 @@ def _check_header(shards: Shards, number: int) -> None:
         ShardError: they differ.
     """
     path = shards.directory / shards.index.files[number]
-    if path.exists():
+    if isinstance(path, Path) and path.exists():
         with path.open("rb") as file:
             head = file.read(4)
     else:
@@ -96,19 +101,20 @@ def _check_header(shards: Shards, number: int) -> None:
         )
 
 
-def read_raw(shards: Shards, number: int, verify_hashes: bool = False) -> tuple[Path, Bytes]:
-    """Return a shard's file and its raw content: mapped where it is raw, else decompressed into memory.
+def read_raw(shards: Shards, number: int, verify_hashes: bool = False) -> tuple[Place, Bytes]:
+    """Return a shard's file and its raw content: mapped where it is raw and here, else in memory.
 
     Raises:
         ShardError: the shard is missing, of another size, damaged, or of another hash.
+        RemoteError: an object store refuses, or does not answer for long.
     """
     index = shards.index
     path = shards.directory / index.files[number]
-    if path.exists() or not index.compression:
-        data = map_file(path, int(index.file_bytes[number]))
+    if not index.compression or (isinstance(path, Path) and path.exists()):
+        data = _content(path, int(index.file_bytes[number]))
     else:
         path = shards.directory / index.compressed_files[number]
-        packed = map_file(path, int(index.compressed_bytes[number])) if index.compressed_bytes[number] else b""
+        packed = _content(path, int(index.compressed_bytes[number])) if index.compressed_bytes[number] else b""
         noted = noted_hash(index.compressed_hashes, number) if verify_hashes else None
         if noted:
             check_hash(path, packed, noted)
@@ -118,7 +124,20 @@ def read_raw(shards: Shards, number: int, verify_hashes: bool = False) -> tuple[
     return path, data
 
 
-def verify_raw(shards: Shards, number: int, path: Path, data: Bytes) -> None:
+def _content(path: Place, size: int) -> Bytes:
+    """Return what a file or an object holds: a file mapped."""
+    if isinstance(path, Path):
+        return map_file(path, size)
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except FileNotFoundError:
+        raise ShardError(f"{path}: no such object, but index.json lists it; upload the stream again") from None
+    if len(data) != size:
+        raise ShardError(f"{path}: {len(data)} bytes, index.json says {size}; upload the stream again")
+    return data
+
+
+def verify_raw(shards: Shards, number: int, path: Place, data: Bytes) -> None:
     """Compare a shard's raw content with the hash noted for it, if there is one.
 
     Raises:
@@ -129,7 +148,9 @@ def verify_raw(shards: Shards, number: int, path: Path, data: Bytes) -> None:
         check_hash(path, data, noted)
 
 
-def _size(shards: Shards, name: str) -> int | None:
+def _size(shards: Shards, name: str, sizes: Mapping[str, int] | None) -> int | None:
+    if sizes is not None:
+        return sizes.get(name)
     try:
         return os.stat(f"{shards.directory}/{name}").st_size  # noqa: PTH116  a million Paths take seconds
     except FileNotFoundError:

@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from mixstream.errors import ShardError, StreamError
 from mixstream.streams.compression import EXTENSIONS
+from mixstream.streams.place import Place
 
 Int64 = npt.NDArray[np.int64]
 Hashes = Mapping[str, npt.NDArray[np.bytes_]]
@@ -89,7 +89,7 @@ class MdsIndex:
         )
 
 
-def read_index(directory: Path) -> MdsIndex:
+def read_index(directory: Place) -> MdsIndex:
     """Read and check a directory's index.json; O(shards), some microseconds each.
 
     Raises:
@@ -115,7 +115,9 @@ def read_index(directory: Path) -> MdsIndex:
     except StreamError:
         raise
     except OSError as problem:
-        raise StreamError(f"{path}: {problem.strerror}; {directory} is not an MDS directory") from None
+        raise StreamError(
+            f"{path}: {problem.strerror or 'no such object'}; {directory} is not an MDS directory"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise StreamError(
             f"{path}: not JSON ({problem}); it may be truncated, convert the corpus again with --overwrite"
@@ -130,7 +132,7 @@ class _Shards:
     Kept as they are parsed, the garbage collector walks through all of them again and again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self._path = path
         self._flat: list[Any] = []  # 7 values a shard
         self.count = 0
@@ -181,7 +183,7 @@ class _Shards:
         self.alike = alike
 
 
-def _index_of(path: Path, shards: _Shards) -> MdsIndex:
+def _index_of(path: Place, shards: _Shards) -> MdsIndex:
     compression = shards.alike[2]
     columns = _columns(*shards.alike[3:])
     samples = _whole_numbers(shards.column(0))
@@ -226,7 +228,7 @@ def _columns(names: list[str], encodings: list[str], sizes: list[int | None]) ->
     return tuple(names), tuple(encodings), tuple(size or None for size in sizes)  # to streaming, 0 is None
 
 
-def _files(path: Path, samples: Int64, names: list[Any], sizes: list[Any], noted: list[Any]) -> Files:
+def _files(path: Place, samples: Int64, names: list[Any], sizes: list[Any], noted: list[Any]) -> Files:
     """Return the names, sizes and noted hashes of S files, one a shard, checked."""
     for name in names:
         if not _PLAIN_NAME.fullmatch(name):

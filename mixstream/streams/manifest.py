@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mixstream.formats import FileModel, read_json
+from mixstream.formats import FileModel, parse, parse_json, read_json
+from mixstream.streams.remote import RemoteFolder
 
 MANIFEST_NAME = "stream.json"
 TRAIN = "train"
@@ -89,13 +90,18 @@ class StreamManifest(FileModel):
         return (self.num_tokens + (self.remainder_tokens or 0)) / self.num_bytes
 
 
-def read_manifest(directory: Path) -> StreamManifest | None:
+def read_manifest(directory: Path | RemoteFolder) -> StreamManifest | None:
     """Return a stream directory's manifest, or None for a plain MDS directory.
 
     Raises:
         FormatError: stream.json is not what docs/formats.md says.
     """
     path = directory / MANIFEST_NAME
-    if not path.exists():
+    remedy = "mend it, or convert the corpus again with --overwrite"
+    if isinstance(path, Path):
+        return read_json(path, StreamManifest, remedy) if path.exists() else None
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
         return None
-    return read_json(path, StreamManifest, "mend it, or convert the corpus again with --overwrite")
+    return parse(StreamManifest, parse_json(content.decode(errors="replace"), str(path), remedy), str(path), remedy)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from mixstream.errors import ShardError
 from mixstream.kernels import native
 from mixstream.streams.index import Int64
+from mixstream.streams.place import Place
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -52,7 +53,7 @@ class MappedShard:
     stand in front of a sample with variable columns are compared when the sample, or the `table`, is asked for.
     """
 
-    def __init__(self, path: Path, data: Bytes, num_samples: int, sizes: tuple[int | None, ...]) -> None:
+    def __init__(self, path: Place, data: Bytes, num_samples: int, sizes: tuple[int | None, ...]) -> None:
         """Check a shard's content.
 
         Args:
@@ -130,7 +131,7 @@ class MappedShard:
         return samples[:, begin:end]
 
 
-def _offsets(path: Path, data: Bytes, num_samples: int) -> npt.NDArray[np.uint32]:
+def _offsets(path: Place, data: Bytes, num_samples: int) -> npt.NDArray[np.uint32]:
     """Return the (n + 1,) byte offsets of the samples, a view of the file, checked against it."""
     header_bytes = 4 * (num_samples + 2)
     if len(data) < header_bytes:

@@ -11,6 +11,7 @@ from mixstream.errors import ShardError, StreamError
 from mixstream.streams.columns import Decode, find_decoder
 from mixstream.streams.index import MdsIndex, read_index
 from mixstream.streams.mapped import MappedShard
+from mixstream.streams.place import Place, absolute, find_place
 from mixstream.streams.shard import OpenFiles, shard_starts
 from mixstream.streams.store import ShardStore
 
@@ -23,7 +24,7 @@ class MdsReader:
         columns: {name: encoding}, as a sample stores them.
     """
 
-    def __init__(self, directory: Path, index: MdsIndex, decoders: dict[str, Decode], store: ShardStore) -> None:
+    def __init__(self, directory: Place, index: MdsIndex, decoders: dict[str, Decode], store: ShardStore) -> None:
         """Read `index` of `directory`; use `MdsReader.open`."""
         self.name = directory.name
         self.directory = directory
@@ -39,14 +40,14 @@ class MdsReader:
         """Open an MDS directory.
 
         Args:
-            directory: a folder with an index.json.
+            directory: a folder with an index.json, or the URL of one.
             allow_pickle: read columns of encoding ``pkl``, which run whatever code their writer put there.
             store: opens the shards; None: raw ones only, hashes not checked.
 
         Raises:
             StreamError, ShardError: what is wrong with index.json; an encoding that is not known or not allowed.
         """
-        folder = Path(directory).absolute()
+        folder = absolute(find_place(directory))
         index = read_index(folder)
         decoders = {}
         for name, encoding in zip(index.column_names, index.column_encodings, strict=True):

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from mixstream.errors import ShardError
 from mixstream.streams.index import Int64
 from mixstream.streams.mapped import Bytes, MappedShard
+from mixstream.streams.place import Place
 from mixstream.streams.tokens import TokenColumn
 
 Tokens = npt.NDArray[Any]
@@ -33,7 +33,7 @@ class Shard:
             in size, which `read` copes with.
     """
 
-    def __init__(self, path: Path, data: Bytes, num_samples: int, column: TokenColumn) -> None:
+    def __init__(self, path: Place, data: Bytes, num_samples: int, column: TokenColumn) -> None:
         """Check a shard's content against what index.json says of it.
 
         Args:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from mixstream.errors import ShardError, StreamError
-from mixstream.streams.cache.crew import NEVER, Crew, Agenda
+from mixstream.streams.cache.crew import NEVER, Agenda, Crew
 from mixstream.streams.cache.folder import CacheFolder, Entry
 from mixstream.streams.cache.making import Job
 from mixstream.streams.cache.traffic import Meter, Traffic
@@ -278,4 +278,3 @@ class ShardStore:
         opened = self._opened.pop(entry, None)
         if opened is not None and self._forget is not None:
             self._forget(*opened)
-

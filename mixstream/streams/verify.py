@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mixstream.errors import MixstreamError, ShardError, StreamError
+from mixstream.errors import MixstreamError, RemoteError, ShardError, StreamError
 from mixstream.streams.catalog import Stream, check_names, find_streams, load_shard, open_stream
 from mixstream.streams.hashes import noted_hash
 from mixstream.streams.index import INDEX_NAME, Int64
 from mixstream.streams.manifest import HELDOUT
+from mixstream.streams.place import Place, all_together
 from mixstream.streams.shard import Shard
 
 THREADS = min(8, os.cpu_count() or 1)  # hashing, decompressing and comparing run outside Python's lock
@@ -40,7 +41,7 @@ class Verdict:
 
 
 def verify_streams(
-    root: Path,
+    root: str | Path,
     token_column: str | None = None,
     announce: Callable[[int], None] = lambda total: None,
     advance: Callable[[int], None] = lambda done: None,
@@ -48,7 +49,7 @@ def verify_streams(
     """Look through the streams under a folder and their held-out splits; nothing is written.
 
     Args:
-        root: a folder of stream directories, or one stream directory.
+        root: a folder of stream directories, or one stream directory; or the URL of one.
         token_column: of plain MDS directories that have neither ``tokens`` nor ``input_ids``.
         announce: is told how many shards there are.
         advance: is told of every few shards how many they are.
@@ -74,12 +75,14 @@ def verify_streams(
     return verdicts
 
 
-def _targets(root: Path) -> dict[str, Path]:
+def _targets(root: str | Path) -> dict[str, Place]:
     """Return every stream's directory, and every held-out split's, by name."""
+    folder, streams = find_streams(root)
+    splits = all_together(lambda directory: (directory / HELDOUT / INDEX_NAME).exists(), streams.values(), folder)
     places = {}
-    for name, directory in find_streams(root)[1].items():
+    for (name, directory), has_split in zip(streams.items(), splits, strict=True):
         places[name] = directory
-        if (directory / HELDOUT / INDEX_NAME).exists():
+        if has_split:
             places[f"{name}/{HELDOUT}"] = directory / HELDOUT
     return places
 
@@ -99,7 +102,7 @@ def _verify_stream(name: str, stream: Stream, advance: Callable[[int], None]) ->
 def _problem(stream: Stream, number: int) -> str | None:
     try:
         verify_shard(stream, number)
-    except ShardError as problem:
+    except (ShardError, RemoteError) as problem:
         return str(problem)
     return None
 

@@ -128,8 +128,7 @@ class Crew:
                     _log.warning("waiting for %s since %.0f s: %s", job, now - begun, self._progress(entry))
             self._clock += 1
             self._held[entry] = self._clock
-            waited = time.monotonic() - begun
-        return waited
+            return time.monotonic() - begun
 
     def drop(self, entry: Entry) -> bool:
         """Remove an entry that is damaged; False: it was not there, or others use it."""

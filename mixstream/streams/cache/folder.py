@@ -14,9 +14,11 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,14 @@ from mixstream.streams.cache.locks import NamedLocks
 LOCKS = ".cache"
 RESERVED = ".reserved"
 _SIZE_BYTES = 8
+_UNITS = {"": 1, "b": 1} | {
+    f"{letter}{kind}": base**power
+    for power, letter in enumerate("kmgtp", start=1)
+    for kind, base in (("b", 1000), ("ib", 1024))
+}
+_LIMIT = re.compile(
+    rf"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>{'|'.join(sorted(_UNITS, reverse=True))})", re.IGNORECASE
+)
 
 
 class Entry(NamedTuple):
@@ -80,7 +90,7 @@ class CacheFolder:
             return False
 
     def use(self, entry: Entry, size: int) -> bool:
-        """Keep an entry from being removed, if it is there in its full size; False where it is not, or is being made."""
+        """Keep an entry from being removed, if it is there in its full size; else, or while it is made: False."""
         if not self._locks.share(str(entry)):
             return False
         if self.holds(entry, size):
@@ -257,6 +267,21 @@ class CacheFolder:
             raise cannot_write(self.path, problem, size) from None
 
 
+def limit_bytes(limit: int | str | None) -> int | None:
+    """Return a cache limit in bytes: a whole number, or a text such as ``200 GB`` (10^9) or ``64 GiB`` (2^30).
+
+    Raises:
+        CacheError: it is neither.
+    """
+    if limit is None:
+        return None
+    text = str(limit).replace("_", "").replace(",", "").strip()
+    found = _LIMIT.fullmatch(text)
+    if isinstance(limit, bool) or found is None or not int(Decimal(found["number"]) * _UNITS[found["unit"].lower()]):
+        raise CacheError(f"cache_limit={limit!r}; expected bytes above 0, as a number or such as '200 GB' or '64 GiB'")
+    return int(Decimal(found["number"]) * _UNITS[found["unit"].lower()])
+
+
 def cannot_write(path: Path, problem: OSError, size: int = 0) -> CacheError:
     """Return the error that tells why a cache cannot be written."""
     wanted = f" {size:,} bytes more" if size else ""
@@ -280,15 +305,16 @@ def _size_of(path: Path) -> int | None:
 
 def _allocate(part: Path, size: int) -> None:
     """Make a file of a size whose place on the disk is sure, where the file system can tell."""
-    with part.open("wb") as file:
-        if size:
-            try:
-                os.posix_fallocate(file.fileno(), 0, size)
-            except OSError as problem:
-                if problem.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                    part.unlink()
-                    raise
-                file.truncate(size)
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(file, 0, max(1, size))
+    except OSError as problem:
+        if problem.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            part.unlink()
+            raise
+        os.ftruncate(file, size)
+    finally:
+        os.close(file)
 
 
 def _files_below(path: Path) -> Iterator[tuple[Path, int]]:

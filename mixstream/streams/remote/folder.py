@@ -11,7 +11,6 @@ from typing import Literal, TypeVar
 
 from mixstream.errors import RemoteError
 from mixstream.formats import FileModel, parse, parse_json
-from mixstream.streams.manifest import StreamName
 from mixstream.streams.remote import downloaders, obstores
 from mixstream.streams.remote.obstores import Body
 from mixstream.streams.remote.retry import Fault, Patience, Trying
@@ -29,7 +28,7 @@ class CatalogFile(FileModel):
 
     format: Literal["mixstream.catalog"] = "mixstream.catalog"
     version: Literal[1] = 1
-    streams: tuple[StreamName, ...]
+    streams: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,11 @@ class RemoteFolder:
     def name(self) -> str:
         """Last part of the path; of a whole bucket, its name."""
         return self.path.rpartition("/")[2] or self.root.bucket
+
+    @property
+    def parent(self) -> RemoteFolder:
+        """The folder that it is in; of a whole bucket, itself."""
+        return RemoteFolder(self.root, self.path.rpartition("/")[0], self.patience)
 
     @property
     def ranged(self) -> bool:
