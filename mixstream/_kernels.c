@@ -108,7 +108,7 @@ static Py_ssize_t piece_of(int64_t place, const int64_t *ends, Py_ssize_t pieces
     return low;
 }
 
-/* window_rows(rows, first, size, a, b, key, ends, shifts). Twin: Window.read in order.py. */
+/* window_rows(rows, first, size, a, b, key, ends, shifts). Twin: Window._permuted in order.py. */
 static PyObject *window_rows(PyObject *self, PyObject *args)
 {
     Py_buffer rows, ends, shifts;

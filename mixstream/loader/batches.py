@@ -75,7 +75,7 @@ class GlobalOrder:
         self.plan = plan
         self.growth = growth
         self._shard_samples = shard_samples
-        self._orders = [
+        self.orders = [
             StreamOrder(name, samples, plan.window_samples, plan.seed, plan.lanes, growth.get(name, ()))
             for name, samples in zip(plan.streams, shard_samples, strict=True)
         ]
@@ -90,7 +90,7 @@ class GlobalOrder:
             if entry.name in self.growth and entry.max_repeats is not None:
                 most = math.ceil(entry.max_repeats)
                 lane_limits[:, number] = [
-                    self._orders[number].draws_before(lane, most) for lane in range(self.plan.lanes)
+                    self.orders[number].draws_before(lane, most) for lane in range(self.plan.lanes)
                 ]
         in_all_lanes = lane_limits.sum(axis=0, dtype=object).tolist()
         limits = np.array(list(map(min, terms.limits.tolist(), in_all_lanes)), dtype=np.int64)
@@ -114,7 +114,7 @@ class GlobalOrder:
         read = [
             segment
             for lane, stream in zip(*map(np.ndarray.tolist, np.nonzero(totals)), strict=True)
-            for segment in self._orders[stream].segments(
+            for segment in self.orders[stream].segments(
                 int(ledger.cursors[lane, stream]), int(totals[lane, stream]), lane
             )
         ]

@@ -122,20 +122,29 @@ class _Span:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """One pass over a lane's pieces, as they are read; P pieces, V windows.
 
     Attributes:
         start: position at which the pass starts.
+        repeat: number of the repeat that it is in.
+        parts: first and last + 1 of the parts (what a growth added is one) that it reads.
         rows: (P,) first row of each piece, in reading order.
         starts: (P + 1,) place at which each of them starts.
         windows: V + 1 places at which each window starts.
     """
 
     start: int
+    repeat: int
+    parts: tuple[int, int]
     rows: Int64
     starts: Int64
     windows: list[int]
+
+    @property
+    def end(self) -> int:
+        """The position after its last."""
+        return self.start + self.windows[-1]
 
 
 @dataclass(frozen=True)
@@ -163,16 +172,27 @@ class Window:
 
     def read(self, position: int, count: int) -> Int64:
         """Return the rows at `count` positions from `position` on."""
-        first = position - self.start
         if self.rows is not None:
+            first = position - self.start
             return self.rows[first : first + count]
-        size = self.end - self.start
+        return self._permuted(position, count, self.shifts)
+
+    def places(self, position: int, count: int) -> Int64:
+        """Return the places in the window that are read at `count` positions from `position` on."""
+        if self.rows is not None:
+            first = position - self.start
+            return shuffled(len(self.rows), self.key)[first : first + count]
+        return self._permuted(position, count, np.zeros_like(self.shifts))
+
+    def _permuted(self, position: int, count: int, shifts: Int64) -> Int64:
+        """Return the places in a large window at `count` positions, each plus its piece's shift."""
+        first, size = position - self.start, self.end - self.start
         if native is None:
             places = permute(np.arange(first, first + count), size, self.key)
-            return places + self.shifts[np.searchsorted(self.ends, places, side="right")]
-        rows = np.empty(count, dtype=np.int64)
-        native.window_rows(rows, first, size, *self.sides, self.key, self.ends, self.shifts)
-        return rows
+            return places + shifts[np.searchsorted(self.ends, places, side="right")]
+        moved = np.empty(count, dtype=np.int64)
+        native.window_rows(moved, first, size, *self.sides, self.key, self.ends, shifts)
+        return moved
 
 
 class StreamOrder:
@@ -195,6 +215,7 @@ class StreamOrder:
         self._seed = seed
         self._lanes = lanes
         self._growth = growth
+        self.all_parts = 0, len(growth) + 1
         self._bounds = [0, *(grown.num_samples for grown in growth), self.size]
         self._pieces = lru_cache(maxsize=lanes)(self._deal)
         self._spans = [self._spans_of(lane) for lane in range(lanes)]
@@ -278,33 +299,37 @@ class StreamOrder:
 
     def window(self, lane: int, position: int) -> Window:
         """Return the window that a lane's position is in."""
-        spans = self._spans[lane]
-        number = bisect_right(spans, position, key=lambda span: span.start) - 1
-        turn = (position - spans[number].start) // spans[number].size
-        layout = self._layout(lane, number, turn)
+        layout = self.layout(lane, position)
         place = position - layout.start
         at = bisect_right(layout.windows, place) - 1
         low, high = layout.windows[at : at + 2]
         first, last = np.searchsorted(layout.starts, [low, high]).tolist()
         starts = layout.starts[first : last + 1] - low
         shifts = layout.rows[first:last] - starts[:-1]
-        repeat = spans[number].repeat + turn
-        key = key_of(self._seed, self.name, lane, *spans[number].parts, repeat, "window", at)
+        key = key_of(self._seed, self.name, lane, *layout.parts, layout.repeat, "window", at)
         rows = None
         if high - low <= SMALL:
             places = shuffled(high - low, key)
             rows = places + shifts[np.searchsorted(starts[1:], places, side="right")]
         sides = grid(high - low)
         ends = np.ascontiguousarray(starts[1:])
-        return Window(layout.start + low, layout.start + high, repeat, key, sides, ends, shifts, rows)
+        return Window(layout.start + low, layout.start + high, layout.repeat, key, sides, ends, shifts, rows)
 
-    def _lay_out(self, lane: int, number: int, turn: int) -> _Layout:
+    def layout(self, lane: int, position: int) -> Layout:
+        """Return the pass that a lane's position is in."""
+        spans = self._spans[lane]
+        number = bisect_right(spans, position, key=lambda span: span.start) - 1
+        return self._layout(lane, number, (position - spans[number].start) // spans[number].size)
+
+    def _lay_out(self, lane: int, number: int, turn: int) -> Layout:
         span = self._spans[lane][number]
+        repeat = span.repeat + turn
         first, last = span.parts
         rows, counts = (np.concatenate(parts) for parts in zip(*self._pieces(lane)[first:last], strict=True))
-        order = shuffled(len(rows), key_of(self._seed, self.name, lane, *span.parts, span.repeat + turn, "shards"))
+        order = shuffled(len(rows), key_of(self._seed, self.name, lane, *span.parts, repeat, "shards"))
         starts = shard_starts(counts[order])
-        return _Layout(span.start + turn * span.size, rows[order], starts, cut_windows(starts, self._window_samples))
+        windows = cut_windows(starts, self._window_samples)
+        return Layout(span.start + turn * span.size, repeat, span.parts, rows[order], starts, windows)
 
 
 def cut_windows(starts: Int64, window_samples: int) -> list[int]:

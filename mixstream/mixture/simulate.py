@@ -1,9 +1,8 @@
 """A run walked without reading it: draws, repeats, when budgets are spent, bytes to fetch and to keep.
 
 What a run reads follows from the plan's phases alone, so nothing is walked batch by batch: the draws of
-stream i after b batches are D_i(b), the sum of its shares, and the engine is within one draw of that (M1).
-Times are told where D_i passes half a draw below the number in question: they are right to within the batches
-that the stream takes for one draw.
+stream i after b batches are D_i(b), the sum of its shares (flow.py). Times are told where D_i passes half a
+draw below the number in question: they are right to within the batches that the stream takes for one draw.
 
 Bytes are upper bounds, and exact or nearly so where a stream's shards are of one size but for one smaller
 one, which is how they are written. Shards are put in a new order for every repeat, cut into windows of
@@ -18,14 +17,15 @@ may share with other lanes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from mixstream.errors import StateError
-from mixstream.mixture.apportion import UNIT
+from mixstream.mixture.flow import Flow, flow_ahead
+from mixstream.mixture.ledger import open_ledger
 from mixstream.mixture.plan import Plan
-from mixstream.mixture.simplex import Float64
 from mixstream.streams.catalog import Catalog
 from mixstream.streams.index import Int64
 
@@ -101,24 +101,25 @@ def simulate(plan: Plan, catalog: Catalog) -> Simulation:
         StateError: a stream of the plan has changed or is gone.
     """
     _check_same(plan, catalog)
-    flow = _Flow(plan)
+    terms = plan.terms
+    flow = flow_ahead(open_ledger(terms), terms, {})
     most = plan.num_batches * plan.batch_size
-    budgeted = np.array([e.max_repeats is not None and e.max_repeats * e.num_samples < most + 1 for e in plan.entries])
-    spent = np.where(budgeted, flow.batch_of(plan.terms.limits), -1)
-    begun = np.array([flow.batch_of(plan.sizes * number + 1) for number in range(1, REPEATS_TOLD + 1)])
     streams = []
     for i, entry in enumerate(plan.entries):
         index = catalog[entry.name].index
         rows = index.shard_samples * (plan.stored_sequence_length // plan.sequence_length)
         fetched = _Reading(plan, rows, index.compressed_bytes if index.compression else index.file_bytes)
         kept = _Reading(plan, rows, index.file_bytes)
+        begun = _made_in(flow, i, np.arange(1, REPEATS_TOLD + 1) * entry.num_samples + 1)
+        budgeted = entry.max_repeats is not None and entry.max_repeats * entry.num_samples < most + 1
+        spent = _made_in(flow, i, terms.limits[i : i + 1]) if budgeted else []
         streams.append(
             StreamForecast(
                 name=entry.name,
                 samples=entry.samples,
                 repeats=entry.repeats,
-                repeat_batches=tuple(batch for batch in begun[:, i].tolist() if batch >= 0),
-                spent_batch=int(spent[i]) if spent[i] >= 0 else None,
+                repeat_batches=tuple(begun),
+                spent_batch=spent[0] if spent else None,
                 stored_bytes=fetched.total,
                 once_bytes=fetched.once(entry.samples),
                 windows_bytes=fetched.windows(entry.samples),
@@ -127,6 +128,28 @@ def simulate(plan: Plan, catalog: Catalog) -> Simulation:
         )
     tokens = plan.num_batches * plan.batch_size * plan.sequence_length
     return Simulation(plan.num_batches, tokens, plan.budget_tokens - tokens, plan.lanes, tuple(streams))
+
+
+def working_set_bytes(plan: Plan, catalog: Catalog, lanes: int, growths: Mapping[str, int] | None = None) -> int:
+    """Return a size of cache that always holds what some lanes have open: in every stream the window that is read and
+    the next one, of raw files.
+
+    All streams count, also those without weight, which may be given some on the way.
+
+    Args:
+        plan: of the run.
+        catalog: its streams.
+        lanes: how many of the plan's lanes one process, or one node, reads.
+        growths: {name: times} that streams have grown since the run began.
+    """
+    rows_a_row = plan.stored_sequence_length // plan.sequence_length
+    total = 0
+    for entry in plan.entries:
+        index = catalog[entry.name].index
+        parts = 1 + (growths or {}).get(entry.name, 0)
+        reading = _Reading(plan, index.shard_samples * rows_a_row, index.file_bytes, parts)
+        total += min(reading.total, lanes * reading.cache())
+    return total
 
 
 def _check_same(plan: Plan, catalog: Catalog) -> None:
@@ -139,27 +162,11 @@ def _check_same(plan: Plan, catalog: Catalog) -> None:
             )
 
 
-class _Flow:
-    """D_i(b): draws of K streams after b batches, as shares tell it; P phases."""
-
-    def __init__(self, plan: Plan) -> None:
-        firsts = np.array([phase.first_batch for phase in plan.phases], dtype=np.float64)
-        lengths = np.diff(firsts, append=plan.num_batches)
-        shares = np.array([phase.shares for phase in plan.phases])
-        self._firsts = firsts
-        self._rates: Float64 = shares * (plan.batch_size / UNIT)  # (P, K) draws a batch
-        steps = self._rates * lengths[:, None]
-        self._before: Float64 = np.concatenate([np.zeros((1, steps.shape[1])), np.cumsum(steps, axis=0)])  # (P + 1, K)
-
-    def batch_of(self, draws: Int64) -> Int64:
-        """Return the batch in which each stream's draw number `draws` (K,), from 1, is made; -1 where it is not."""
-        sought = draws - 0.5
-        phase = (self._before < sought).sum(axis=0) - 1  # the last that begins before it; -1 for draw 0
-        at, streams = np.clip(phase, 0, len(self._rates) - 1), np.arange(len(draws))
-        made = phase == at
-        rate = np.where(made, self._rates[at, streams], 1)
-        batch = self._firsts[at] + np.ceil((sought - self._before[at, streams]) / rate) - 1
-        return np.where(made, batch, -1).astype(np.int64)
+def _made_in(flow: Flow, stream: int, draws: Int64) -> list[int]:
+    """Return the batches in which a stream's draws number `draws` (n,), from 1, are made, of those that are."""
+    when = flow.when(stream, draws - 0.5)
+    batches: list[int] = np.ceil(when[(draws > 0) & (when < np.inf)] - 1).astype(np.int64).tolist()
+    return batches
 
 
 class _Shards:
@@ -179,8 +186,8 @@ class _Shards:
 class _Reading:
     """Bytes that reading one stream takes, of files of one kind: as they are fetched, or as they are kept."""
 
-    def __init__(self, plan: Plan, rows: Int64, sizes: Int64) -> None:
-        """Take shards of `rows` (S,) samples in files of `sizes` (S,) bytes."""
+    def __init__(self, plan: Plan, rows: Int64, sizes: Int64, parts: int = 1) -> None:
+        """Take shards of `rows` (S,) samples in files of `sizes` (S,) bytes, dealt to lanes in `parts` (growth)."""
         small = int(rows.argmin())
         self._all = _Shards(rows, sizes)
         self._others = _Shards(np.delete(rows, small), np.delete(sizes, small)) if len(rows) > 1 else None
@@ -190,8 +197,9 @@ class _Reading:
         self._lanes = plan.lanes
         self._samples = int(rows.sum())
         self._cut = int(sizes.max()) if plan.lanes > 1 else 0  # a shard that two lanes share
-        self._lane = min(self.total, self._most(-(-self._samples // plan.lanes)) + self._cut)
-        self._window = min(self._lane, self._most(plan.window_samples) + 2 * self._cut)
+        cuts = 2 * parts  # of a lane, one at either end of each part
+        self._lane = min(self.total, self._most(-(-self._samples // plan.lanes)) + (cuts - 1) * self._cut)
+        self._window = min(self._lane, self._most(plan.window_samples) + cuts * self._cut)
 
     def once(self, draws: int) -> int:
         """Return the bytes that all lanes fetch for `draws` draws, each shard once."""

@@ -1,4 +1,7 @@
-"""What a run is going to read: how who knows its order tells the shard store."""
+"""What a run needs next of its shards, and when: what the reader of an order tells the store of its files.
+
+Times are global batches as real numbers: batch b lasts from b to b + 1.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ import numpy.typing as npt
 
 
 class Need(NamedTuple):
-    """A shard that is read in a window.
+    """A shard that will be read, while one window of its stream is open.
 
     Attributes:
-        stream: place of its stream in the plan.
-        shard: its number there.
-        batch: global batch in which its first row is read.
-        until: global batch in which its last row of that window is read.
+        stream: place of the stream in the plan.
+        shard: number of the shard in the stream.
+        batch: when its first row that is still unread is drawn.
+        until: when its last row in that window is drawn, or the run ends.
     """
 
     stream: int
@@ -26,10 +29,16 @@ class Need(NamedTuple):
 
 
 class Foresight(Protocol):
-    """The future of a run, as it is known at one moment."""
+    """What a run needs from one batch on; it does not change."""
 
     def upcoming(self) -> Iterator[Need]:
-        """Yield what is read from now to the run's end, in the order of `batch`."""
+        """Return what is needed from now to the end of the run, in order of `batch`.
+
+        Every window that is read brings each of its shards once.
+        """
 
     def next_use(self, stream: int) -> npt.NDArray[np.float64]:
-        """Return the batch (S,) in which each shard of a stream is read next; infinite: never again."""
+        """Return when each shard of a stream is needed next, (S,); inf: never again in this run.
+
+        A shard of a window that is being read is needed now, until its last row there has been read.
+        """
