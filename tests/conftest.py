@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-from servers.fixtures import bucket, proxy, s3  # noqa: F401
+from servers.fixtures import azurite, bucket, container, proxy, s3  # noqa: F401
 
 from mixstream.formats import dump_json
 from mixstream.kernels import native

@@ -148,13 +148,17 @@ class Pace:
     """Turns on a way that carries so many bytes a second; each user waits for one turn at a time, so all are equal."""
 
     free: float = 0.0
-    SLACK = 0.02  # seconds that a late wake-up may make up for
+    SLACK = 0.02  # seconds that a late wake-up makes up for; a way that was free for longer has saved nothing
+
+    def begin(self, now: float) -> None:
+        """Let what was saved up to now be lost."""
+        self.free = max(self.free, now)
 
     def turn(self, size: int, rate: float | None, now: float) -> float:
         """Return when these bytes have passed, in the seconds of `now`."""
         if not rate:
             return now
-        self.free = max(self.free, now - self.SLACK) + size / rate
+        self.free = (now if now - self.free > self.SLACK else self.free) + size / rate
         return self.free
 
 

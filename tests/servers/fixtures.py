@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from .azurite import Azurite, azurite_server, find_azurite
 from .proxy import FaultProxy, fault_proxy
 from .s3 import S3Server, s3_server
 
@@ -69,3 +70,23 @@ def proxy(bucket: Bucket, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iter
     with fault_proxy(s3.endpoint) as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
         yield running
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    """An Azure blob server on loopback; tests of it skip where it is not installed."""
+    program = find_azurite()
+    if program is None:
+        pytest.skip("Azurite is not there: npm, which installs it, was missing or failed")
+    with azurite_server(program) as server:
+        yield server
+
+
+@pytest.fixture
+def container(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an empty container of Azurite, and the environment that makes Azure clients find it."""
+    for name, value in azurite.environment.items():
+        monkeypatch.setenv(name, value)
+    name = f"container-{next(_numbers)}"
+    azurite.create_container(name)
+    return name

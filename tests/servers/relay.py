@@ -7,7 +7,7 @@ import json
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, closing
 from dataclasses import asdict
 from random import Random
@@ -103,23 +103,18 @@ class Relay:
         except ConnectionError:
             return _told("502", request, [])
 
-    async def _send(self, wire: Wire, pace: Pace, parts: AsyncIterator[Any], record: Record) -> None:
+    async def _send(self, wire: Wire, pace: Pace, parts: AsyncGenerator[Any, None], record: Record) -> None:
         """Send a body at the speed of the connection, the link and the fault, whatever is the slowest."""
+        pace.begin(time.monotonic())
         async with aclosing(parts):
             async for part in parts:
                 left = memoryview(part)
                 while left:
                     settings = self.settings
-                    own = (
-                        settings.drip_bytes_per_second
-                        if record.fault == "drip"
-                        else settings.connection_bytes_per_second
-                    )
-                    rates = [rate for rate in (own, settings.link_bytes_per_second) if rate]
-                    size = min(
-                        len(left), max(1, min(PACED_CHUNK_BYTES, int(min(rates) / 50))) if rates else CHUNK_BYTES
-                    )
-                    if rates:
+                    drip = record.fault == "drip"
+                    own = settings.drip_bytes_per_second if drip else settings.connection_bytes_per_second
+                    size = min(len(left), _chunk_bytes(own, settings.link_bytes_per_second))
+                    if own or settings.link_bytes_per_second:
                         now = time.monotonic()
                         turn = pace.turn(size, own, now), self.link.turn(size, settings.link_bytes_per_second, now)
                         await asyncio.sleep(max(turn) - now)
@@ -139,6 +134,13 @@ class Relay:
         return [list(asdict(record).values()) for record in self.log] if "log" in command else None
 
 
+def _chunk_bytes(*rates: float | None) -> int:
+    """Return how much is sent at once: at most a fiftieth of a second's bytes, so that the flow is smooth."""
+    if not any(rates):
+        return CHUNK_BYTES
+    return max(1, min(PACED_CHUNK_BYTES, int(min(filter(None, rates)) / 50)))
+
+
 def _settings(values: dict[str, Any]) -> Settings:
     return Settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
@@ -153,7 +155,7 @@ def _told(status: str, request: Request, headers: list[tuple[str, str]]) -> Answ
     return Answer(int(status), [*headers, ("Content-Type", "application/xml")], len(body), shown)
 
 
-async def _damaged(answer: Answer, fault: str | None, stop: int, path: str) -> AsyncIterator[Any]:
+async def _damaged(answer: Answer, fault: str | None, stop: int, path: str) -> AsyncGenerator[Any, None]:
     """Yield the first `stop` bytes of a body, a few of them changed where the fault is `wrong`."""
     places = set(Random(path).choices(range(answer.size), k=3)) if fault == "wrong" else set()
     offset = 0

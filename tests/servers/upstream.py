@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -69,7 +69,7 @@ class Upstream:
         wire.close()
         raise ConnectionResetError("the upstream closed without an answer")
 
-    async def _body(self, wire: Wire, head: Head, size: int) -> AsyncIterator[bytes]:
+    async def _body(self, wire: Wire, head: Head, size: int) -> AsyncGenerator[bytes, None]:
         complete = False
         try:
             async for part in wire.sized(size):
@@ -96,7 +96,10 @@ class Kept(NamedTuple):
 
 
 class Cache:
-    """Whole objects that were asked for once, by path; nothing is ever dropped but what is written anew."""
+    """Whole objects that were asked for once, by path; nothing is ever dropped but what is written anew.
+
+    Azure signs ranges, so that a range cannot be asked for as a whole: there only what was asked for whole is kept.
+    """
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
@@ -113,8 +116,9 @@ class Cache:
         async with self.locks.setdefault(request.path, asyncio.Lock()):
             if (kept := self.kept.get(request.path)) is None:
                 answer = await self.upstream.ask(request, without=frozenset(["range", "x-ms-range"]))
-                if answer.status != 200:
-                    return answer
+                if answer.status != 200:  # also where a signature covers the range, as Azure's do
+                    await answer.parts.aclose()
+                    return await self.upstream.ask(request)
                 kept = self.kept[request.path] = Kept(answer.headers, memoryview(await whole(answer.parts)))
         return _ranged(kept, request.head.get("range") or request.head.get("x-ms-range"))
 

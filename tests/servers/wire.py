@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -66,7 +66,7 @@ class Answer:
     status: int
     headers: Headers
     size: int
-    parts: AsyncIterator[Any]
+    parts: AsyncGenerator[Any, None]
 
 
 class Wire:
@@ -186,7 +186,7 @@ async def whole(parts: AsyncIterator[Any]) -> bytes:
     return b"".join([part async for part in parts])
 
 
-async def just(data: Any) -> AsyncIterator[Any]:
+async def just(data: Any) -> AsyncGenerator[Any, None]:
     """Yield a body that is there."""
     if len(data):
         yield data
