@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mixstream.errors import MissingExtraError, RemoteError
+from mixstream.streams.remote.environment import is_on
 
 _ENOUGH = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE")  # the environment's own, before any profile
 
@@ -20,8 +21,7 @@ def s3_credentials(environ: Mapping[str, str]) -> Any:
         MissingExtraError: there is a profile, and no boto3 to read it.
         RemoteError: the profile is not there, or there are no credentials at all.
     """
-    unsigned = environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes", "on")
-    if unsigned or any(environ.get(name) for name in _ENOUGH):
+    if is_on(environ.get("AWS_SKIP_SIGNATURE")) or any(environ.get(name) for name in _ENOUGH):
         return None
     try:
         from botocore.exceptions import BotoCoreError

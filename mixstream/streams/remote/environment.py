@@ -40,7 +40,7 @@ def place_of(root: Root, environ: Mapping[str, str]) -> Place:
         RemoteError: an endpoint that is no URL, or an Azure account that nothing names.
     """
     if root.scheme == "s3":
-        return _s3(environ)
+        return _s3(root.bucket, environ)
     if root.scheme == "gs":
         return _gcs(environ)
     if root.scheme == "az":
@@ -49,30 +49,33 @@ def place_of(root: Root, environ: Mapping[str, str]) -> Place:
     return Place({}, endpoint, (_host(endpoint, "the URL"),))
 
 
-def _s3(environ: Mapping[str, str]) -> Place:
+def _s3(bucket: str, environ: Mapping[str, str]) -> Place:
     name = next((name for name in S3_ENDPOINTS if environ.get(name)), None)
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     config: dict[str, Any] = {"disable_bulk_delete": True}  # which not every S3-compatible store has
     if region:
         config["region"] = region
+    named = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_METADATA_ENDPOINT")
+    extra = ["amazonaws.com.cn", *METADATA_HOSTS, *(_host(environ[key], key) for key in named if environ.get(key))]
     if name is None:
-        return Place(config, "https://amazonaws.com", ("amazonaws.com", "amazonaws.com.cn", *METADATA_HOSTS))
-    endpoint = environ[name].rstrip("/")
+        return Place(config, "https://amazonaws.com", ("amazonaws.com", *extra))
+    host, endpoint = _host(environ[name], name), environ[name].rstrip("/")
+    if is_on(environ.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST")) and not host.startswith(f"{bucket}."):
+        endpoint = endpoint.replace("://", f"://{bucket}.", 1)  # where obstore expects it
     config |= {"endpoint": endpoint, "aws_endpoint_url_s3": endpoint}
-    extra = [_host(environ[key], key) for key in ("AWS_CONTAINER_CREDENTIALS_FULL_URI",) if environ.get(key)]
-    return Place(config, endpoint, (_host(endpoint, name), "amazonaws.com", *METADATA_HOSTS, *extra))
+    return Place(config, endpoint, (host, "amazonaws.com", *extra))
 
 
 def _gcs(environ: Mapping[str, str]) -> Place:
     endpoint = environ.get("GOOGLE_BASE_URL") or "https://storage.googleapis.com"
     hosts = (_host(endpoint, "GOOGLE_BASE_URL"), "googleapis.com", "metadata.google.internal", *METADATA_HOSTS)
-    return Place({}, endpoint, hosts)
+    return Place({"base_url": endpoint} if environ.get("GOOGLE_BASE_URL") else {}, endpoint, hosts)
 
 
 def _azure(root: Root, environ: Mapping[str, str]) -> Place:
     config: dict[str, Any] = {} if root.account is None else {"account_name": root.account}
     account = root.account or environ.get("AZURE_STORAGE_ACCOUNT_NAME")
-    emulated = environ.get("AZURE_STORAGE_USE_EMULATOR", "").lower() in ("1", "true", "yes", "on")
+    emulated = is_on(environ.get("AZURE_STORAGE_USE_EMULATOR"))
     if not account and not emulated:
         raise RemoteError(
             f"az://{root.bucket}: which account? Set AZURE_STORAGE_ACCOUNT_NAME, or write "
@@ -80,7 +83,7 @@ def _azure(root: Root, environ: Mapping[str, str]) -> Place:
         )
     name = next((name for name in ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT") if environ.get(name)), None)
     if name is not None:
-        endpoint = environ[name]
+        endpoint = config["endpoint"] = environ[name]
     elif emulated:
         endpoint = environ.get("AZURITE_BLOB_STORAGE_URL") or "http://127.0.0.1:10000"
     else:
@@ -122,6 +125,11 @@ def client_options(
             f"into NO_PROXY to ask it directly"
         )
     return options | {"proxy_url": f"http://{NOWHERE}", "proxy_excludes": ",".join(dict.fromkeys(place.hosts))}
+
+
+def is_on(value: str | None) -> bool:
+    """Return whether a variable of the environment says yes, as obstore reads it."""
+    return (value or "").lower() in ("1", "true", "yes", "on", "y")
 
 
 def _seconds(seconds: float) -> str:

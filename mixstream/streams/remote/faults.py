@@ -23,6 +23,23 @@ _NEVER = (501, 505)
 _MISSING = (404, 410)
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _PASSING_CODES = ("RequestTimeout", "OperationAborted", "ServerBusy", "OperationTimedOut", "SlowDown")
+_SIGNS: tuple[tuple[str, str, Kind], ...] = (
+    (
+        r"inner: BareRedirect,$",
+        "a redirect to nowhere, as from a bucket of another region; set AWS_REGION to its own",
+        "refused",
+    ),
+    (r"source: TooManyRedirects,$", "redirects without end", "refused"),
+    (r"source: BadScheme,$|kind: Builder,$", "a request without encryption was refused", "refused"),
+    (
+        r"error: InvalidCertificate\(\s*(\w+)",
+        "the server's certificate is not trusted ({0}); where it is the right one, set SSL_CERT_FILE",
+        "refused",
+    ),
+    (r"kind: Timeout,$|kind: TimedOut\b|source: TimedOut,$", "no answer in time", "passing"),
+    (r"error: Utf8Error \{$", "a failure whose text cannot be read", "passing"),
+    (r"error: IncompleteBody,$", "the connection ended before the object did", "passing"),
+)
 _LONGEST = 300  # characters of a text that is not ours
 
 
@@ -52,21 +69,16 @@ def read_fault(text: str, host: str = "", missing: bool = False) -> Fault:
     _, _, debug = text.rpartition("\nDebug source:\n")
     status = re.search(r"^\s*status: (\d{3}),$", debug, re.MULTILINE)
     if status:
-        code = re.search(r"^\s*\"?.*?<Code>([A-Za-z]\w{0,60})</Code>", debug, re.MULTILINE)
+        code = re.search(r"<Code>([A-Za-z]\w{0,60})</Code>", debug)
         return read_status(int(status[1]), code[1] if code else "")
     if missing:
         return Fault("there is no such object", "missing")
-    if re.search(r"^\s*inner: BareRedirect,$", debug, re.MULTILINE):
-        return Fault("a redirect to nowhere, as from a bucket of another region; set AWS_REGION to its own", "refused")
     if re.search(rf"^\s*{re.escape(NOWHERE)},$", debug, re.MULTILINE):
         return Fault(_other_host(debug, host), "refused")
-    for sign, told in (
-        (r"kind: Timeout,|kind: TimedOut|source: TimedOut,", "no answer in time"),
-        (r"error: IncompleteBody,", "the connection ended before the object did"),
-    ):
-        if re.search(rf"^\s*{sign}", debug, re.MULTILINE):
-            return Fault(told, "passing")
-    if re.search(r"^\s*(source|inner): (HttpError \{|Http\()", debug, re.MULTILINE) or "HttpError {" in debug:
+    for sign, told, kind in _SIGNS:
+        if found := re.search(rf"^\s*{sign}", debug, re.MULTILINE):
+            return Fault(told.format(*found.groups()), kind)
+    if "HttpError {" in debug:
         why = re.findall(r"^\s*(?:message|error): \"([^\"\\]{1,200})\",$", debug, re.MULTILINE)
         return Fault(f"no connection, or it broke ({redact(why[-1]) if why else 'no reason told'})", "passing")
     return Fault(_first_line(text), "refused")
@@ -89,7 +101,7 @@ def read_status(status: int, code: str = "") -> Fault:
             "object so too, to who may not list)"
         )
     elif 300 <= status < 400:
-        told += "; see whether the bucket is in another region, and set AWS_REGION to its own"
+        told += ": a redirect that was not followed; see whether the bucket is in another region (AWS_REGION)"
     return Fault(told, kind)
 
 

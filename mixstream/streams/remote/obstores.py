@@ -8,6 +8,7 @@ every call is refused.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ CHUNK_BYTES = 1 << 18  # least part of a body that is handed on
 PUT_STALL_SECONDS = 120.0  # an upload gets no byte of an answer before its last is sent
 
 _opening = threading.Lock()
+_TELLING = re.compile(r"^(AWS|AZUR|GOOGLE|MIXSTREAM)|S3_ENDPOINT_URL|PROXY|proxy$")
 _used = False  # by this process or one that it was forked from
 _lost = False
 
@@ -48,8 +50,11 @@ class Body:
 
 @dataclass(frozen=True)
 class _Opened:
+    """A store, its host, and a hash of the environment that it was opened in: another one may tell another store."""
+
     store: Any
     host: str
+    told: int
 
 
 _stores: dict[tuple[Root, float], _Opened] = {}
@@ -76,15 +81,16 @@ def open_store(root: Root, stall_seconds: float) -> _Opened:
             f"{root.scheme}: this process was forked from one that had asked an object store already, and the client "
             f"does not live on in forks; start it by 'spawn' or 'forkserver'"
         )
+    told = hash(tuple(item for item in os.environ.items() if _TELLING.search(item[0])))
     with _opening:
         key = root, stall_seconds
-        if key not in _stores:
-            _stores[key] = _open(root, stall_seconds)
+        if key not in _stores or _stores[key].told != told:
+            _stores[key] = _Opened(*_open(root, stall_seconds), told)
         _used = True
         return _stores[key]
 
 
-def _open(root: Root, stall_seconds: float) -> _Opened:
+def _open(root: Root, stall_seconds: float) -> tuple[Any, str]:
     try:
         from obstore import store as stores
     except ModuleNotFoundError:
@@ -93,7 +99,7 @@ def _open(root: Root, stall_seconds: float) -> _Opened:
             "pip install 'mixstream-llm[remote]'"
         ) from None
     if root.scheme == "file":
-        return _Opened(stores.LocalStore("/"), "")
+        return stores.LocalStore("/"), ""
     place = place_of(root, os.environ)
     kept: dict[str, Any] = {
         "client_options": client_options(place, stall_seconds, os.environ, _proxied),
@@ -109,9 +115,9 @@ def _open(root: Root, stall_seconds: float) -> _Opened:
     try:
         with faults(host):
             if root.scheme in ("http", "https"):
-                return _Opened(stores.HTTPStore(place.endpoint, **kept), host)
+                return stores.HTTPStore(place.endpoint, **kept), host
             kinds: dict[str, Any] = {"s3": stores.S3Store, "gs": stores.GCSStore, "az": stores.AzureStore}
-            return _Opened(kinds[root.scheme](root.bucket, config=config, **kept), host)
+            return kinds[root.scheme](root.bucket, config=config, **kept), host
     except Fault as fault:
         raise RemoteError(f"{root.scheme}://{root.bucket}: cannot be opened: {fault.told}") from None
 
@@ -130,6 +136,7 @@ def get(root: Root, path: str, start: int | None, stop: int | None, stall_second
         Fault: there is no good answer.
     """
     import obstore
+    from obstore.exceptions import NotSupportedError
 
     opened = open_store(root, stall_seconds)
     options: Any = None
@@ -138,15 +145,34 @@ def get(root: Root, path: str, start: int | None, stop: int | None, stall_second
     elif start:
         options = {"range": {"offset": start}}
     with faults(opened.host):
-        result = obstore.get(opened.store, path, options=options)
-        meta = result.meta
-    return Body(meta["size"], meta["e_tag"], _chunks(result, opened.host))
+        try:
+            result, skip = obstore.get(opened.store, path, options=options), 0
+        except NotSupportedError:
+            if options is None:
+                raise
+            result, skip = obstore.get(opened.store, path), start or 0  # a plain server that sends all or nothing
+        meta, most = result.meta, None if stop is None else stop - (start or 0)
+    return Body(meta["size"], meta["e_tag"], _cut(_chunks(result, opened.host), skip, most))
 
 
 def _chunks(result: Any, host: str) -> Iterator[Any]:
     with faults(host):
         for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
             yield memoryview(chunk)
+
+
+def _cut(chunks: Iterator[Any], skip: int, most: int | None) -> Iterator[Any]:
+    """Yield what the chunks hold after `skip` bytes, and no more than `most` bytes of it."""
+    for chunk in chunks:
+        rest = chunk[skip:]
+        skip -= len(chunk) - len(rest)
+        if most is not None:
+            rest = rest[:most]
+            most -= len(rest)
+        if len(rest):
+            yield rest
+        if most == 0:
+            return
 
 
 def is_there(root: Root, path: str, stall_seconds: float) -> bool:
