@@ -26,7 +26,7 @@ from mixstream.errors import StateError
 from mixstream.mixture.flow import Flow, flow_ahead
 from mixstream.mixture.ledger import open_ledger
 from mixstream.mixture.plan import Plan
-from mixstream.streams.catalog import Catalog
+from mixstream.streams.catalog import Catalog, Stream
 from mixstream.streams.index import Int64
 
 REPEATS_TOLD = 8
@@ -130,7 +130,9 @@ def simulate(plan: Plan, catalog: Catalog) -> Simulation:
     return Simulation(plan.num_batches, tokens, plan.budget_tokens - tokens, plan.lanes, tuple(streams))
 
 
-def working_set_bytes(plan: Plan, catalog: Catalog, lanes: int, growths: Mapping[str, int] | None = None) -> int:
+def working_set_bytes(
+    plan: Plan, catalog: Catalog | Mapping[str, Stream], lanes: int, growths: Mapping[str, int] | None = None
+) -> int:
     """Return a size of cache that always holds what some lanes have open: in every stream the window that is read and
     the next one, of raw files.
 

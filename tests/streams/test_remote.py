@@ -151,7 +151,13 @@ def test_what_passes_is_tried_again(kind, bucket, folder, proxy):
     assert (folder / "key").read_bytes() == DATA
     faults = [record for record in proxy.log() if record.fault]
     assert len(faults) == 2
-    told = {"429": "429 Too Many", "500": "500 Int", "503": "503 Serv", "stall": "no answer in time", "truncate": "ended before"}
+    told = {
+        "429": "429 Too Many",
+        "500": "500 Int",
+        "503": "503 Serv",
+        "stall": "no answer in time",
+        "truncate": "ended before",
+    }
     proxy.clear()
     proxy.set(max_faults=1)
     with pytest.raises(Fault, match=told.get(kind, "no connection, or it broke|ended before")) as fault:
@@ -204,7 +210,9 @@ def test_a_missing_bucket_is_no_missing_object(bucket):
 def test_a_storm_without_end_is_given_up_and_told(bucket, folder, proxy, caplog):
     proxy.set(fault_share=1.0, fault_kinds=("503",))
     patience = Patience(0.3, 0.01, 0.05)
-    with pytest.raises(RemoteError, match=r"data/key: no progress for 0 s in \d+ attempts.*the last: 503 Service Unavail"):
+    with pytest.raises(
+        RemoteError, match=r"data/key: no progress for 0 s in \d+ attempts.*the last: 503 Service Unavail"
+    ):
         (RemoteFolder.open(str(folder), patience) / "key").read_bytes()
 
 
@@ -279,7 +287,9 @@ def test_an_answer_without_a_size_is_refused(web):
 
 
 def test_redirects_to_another_host_are_refused(web, plain, monkeypatch):
-    with pytest.raises(RemoteError, match=r"/data/elsewhere: a redirect to another host was refused; set MIXSTR") as told:
+    with pytest.raises(
+        RemoteError, match=r"/data/elsewhere: a redirect to another host was refused; set MIXSTR"
+    ) as told:
         (web / "elsewhere").read_bytes()
     assert "hunter2" not in str(told.value)
     assert plain.seen == [f"127.0.0.1:{plain.server_port}"]
