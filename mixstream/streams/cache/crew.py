@@ -119,9 +119,9 @@ class Crew:
                 self._changed.wait(1.0)
                 now = time.monotonic()
                 if self._stop.is_set() or (now > begun + GIVE_UP_SECONDS and entry not in self._makings):
+                    told = "the store was closed" if self._stop.is_set() else self._progress(entry)
                     self._demanded.pop(entry, None)
                     self._later.pop(entry, None)
-                    told = "the store was closed" if self._stop.is_set() else self._progress(entry)
                     raise self._crash or CacheError(f"{job}: gave up after {now - begun:.0f} s; {told}")
                 if now > next_told:
                     next_told = now + STALL_SECONDS
@@ -258,8 +258,9 @@ class Crew:
         if not cache.begin(entry):
             self._postpone(entry)
             return None
-        if cache.use(entry, job.size):  # another process has made it meanwhile
-            self._hold(entry)
+        if cache.holds(entry, job.size):  # another process has made it meanwhile
+            if cache.use(entry, job.size):
+                self._hold(entry)
             return None
         part = cache.reserve_part(entry, job.size, self._victims(batch))
         if part is None and self._recounted + RECOUNT_SECONDS < time.monotonic():  # others have come and gone
