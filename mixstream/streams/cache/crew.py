@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from mixstream.errors import CacheError, MixstreamError
-from mixstream.streams.cache.folder import CacheFolder, Entry
+from mixstream.streams.cache.folder import CacheFolder, Entry, cannot_write
 from mixstream.streams.cache.making import Job, Making, Piece, StoppedError
 from mixstream.streams.cache.traffic import Meter
 from mixstream.streams.remote import Patience
@@ -274,7 +274,11 @@ class Crew:
             else:
                 self._no_room = True
             return None
-        return Making(job, part, self._verify_hashes, self._patience, self._meter)
+        try:
+            return Making(job, part, self._verify_hashes, self._patience, self._meter)
+        except OSError as problem:
+            cache.abandon(entry, part, job.size)
+            raise cannot_write(part, problem) from None
 
     def _hold(self, entry: Entry) -> None:
         with self._changed:
@@ -294,10 +298,9 @@ class Crew:
         entry, problem, finished = making.job.entry, None, False
         try:
             if piece is None or making.work(piece, self._stop):
-                finished = making.finish()
-                if finished:
-                    making.close()
+                if making.finish():
                     self._cache.finish(entry, making.part, making.job.size)
+                    finished = True
         except StoppedError:
             pass
         except MixstreamError as found:
@@ -309,9 +312,11 @@ class Crew:
             ended = finished or (making.problem is not None and not self._workers[entry])
             if ended:
                 del self._makings[entry], self._workers[entry]
+            if finished:  # at once: between the two it would be there, in use by nobody
+                self._hold(entry)
             self._changed.notify_all()
         if finished:
-            self._hold(entry)
+            making.close()
         elif ended and making.problem is not None:
             self._abandon(making)
             self._fail(entry, making.problem)
@@ -339,6 +344,11 @@ class Crew:
 
     def _victims(self, batch: float) -> Iterator[Entry]:
         """Yield what may go for what is needed in `batch`, what is needed last first."""
+        with self._changed:
+            if self._order_is_old or not self._order:  # once: others may use all there is, and go on doing so
+                self._order_is_old = False
+                next_use = self._agenda.next_use
+                self._order = sorted((next_use(e), -self._held.get(e, 0), e) for e in list(self._cache.entries))
         while True:
             with self._changed:
                 victim = self._next_victim(batch)
@@ -349,16 +359,13 @@ class Crew:
             yield victim
 
     def _next_victim(self, batch: float) -> Entry | None:
-        if self._order_is_old or not self._order:
-            self._order_is_old = False
-            next_use = self._agenda.next_use
-            self._order = sorted((next_use(e), -self._held.get(e, 0), e) for e in list(self._cache.entries))
         while self._order:
             used, _, entry = self._order[-1]
             if used <= batch:
                 return None
             self._order.pop()
-            if entry not in self._demanded and entry in self._cache.entries:
+            is_wanted = entry in self._demanded or entry in self._beginning or entry in self._makings
+            if not is_wanted and entry in self._cache.entries:
                 return entry
         return None
 
