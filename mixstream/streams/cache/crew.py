@@ -26,6 +26,7 @@ ELSEWHERE_SECONDS = 0.01  # between looks at what another process makes
 STALL_SECONDS = 10.0  # between warnings of a reader that waits
 GIVE_UP_SECONDS = 600.0  # for another process, or for room: one that was stopped must not stop the others for ever
 RECOUNT_SECONDS = 5.0
+CLOSE_SECONDS = 1.0
 NOW = float("-inf")
 NEVER = float("inf")
 
@@ -89,6 +90,7 @@ class Crew:
         self._clock = 0
         self._crash: Exception | None = None  # of a thread: a defect of ours
         self._stop = threading.Event()
+        self._ended = False
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
 
@@ -152,15 +154,33 @@ class Crew:
             self._wake()
 
     def close(self) -> None:
-        """End the threads, but those that wait for an answer, which end with that."""
+        """End the threads; one that waits for an answer ends with that, and the last one closes the cache.
+
+        It may be called by one of them: whoever has the store may be found to be garbage by any thread.
+        """
         self._stop.set()
         with self._changed:
+            if self._ended:
+                return
+            for entry in self._held:
+                self._cache.leave(entry)
+            self._held.clear()
+            self._cache.unreserve()
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join(timeout=1.0)
-        for entry, making in list(self._makings.items()):
-            if not self._workers[entry]:
-                self._abandon(making)
+            threads = [thread for thread in self._threads if thread is not threading.current_thread()]
+        until = time.monotonic() + CLOSE_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        self._end()
+
+    def _end(self) -> None:
+        """Close the cache, if no thread is left that might still write there."""
+        with self._changed:
+            if self._ended or any(thread.is_alive() for thread in self._threads):
+                return
+            self._ended = True
+        for making in self._makings.values():
+            self._abandon(making)
         self._cache.close()
 
     def _wake(self) -> None:
@@ -183,6 +203,11 @@ class Crew:
             self._stop.set()
             with self._changed:
                 self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._threads = [thread for thread in self._threads if thread is not threading.current_thread()]
+            if self._stop.is_set():
+                self._end()
 
     def _wait_for_task(self) -> Callable[[], None] | None:
         """Return the next piece of work, or None where the store was closed."""

@@ -187,6 +187,7 @@ class CacheFolder:
                     f"cache_limit={self.limit:,} bytes, but {told} needs {size:,} bytes at a time{beside}; give a "
                     f"cache_limit of {size + others:,} bytes or more, or plan with a smaller window_samples"
                 )
+            self.unreserve()
             self._reservation = self._reservations / f"{name}.{size}.{secrets.token_hex(8)}"
             self._reservation_file = self._reservation.open("wb")
             fcntl.flock(self._reservation_file, fcntl.LOCK_EX)
@@ -215,12 +216,16 @@ class CacheFolder:
         with self._accounted() as used:
             return used
 
-    def close(self) -> None:
-        """Give back what is in use or reserved."""
+    def unreserve(self) -> None:
+        """End `reserve`."""
         if self._reservation is not None:
             self._reservation.unlink(missing_ok=True)
             self._reservation_file.close()
             self._reservation = None
+
+    def close(self) -> None:
+        """Give back what is in use or reserved."""
+        self.unreserve()
         self._locks.close()
 
     def _remove(self, entry: Entry) -> int:
@@ -245,7 +250,9 @@ class CacheFolder:
         """Return the bytes that others who live have reserved, each name once; forget the dead."""
         sizes: dict[str, int] = {}
         for file in self._reservations.iterdir():
-            other, size, _ = file.name.rsplit(".", 2)
+            other, _, size = file.stem.rpartition(".")
+            if not size.isdecimal():  # not of ours
+                continue
             with file.open("ab") as own:
                 try:
                     fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
