@@ -197,6 +197,7 @@ class ShardStore:
         path = cache.path_of(job.entry)
         is_anew = False
         while True:
+            self._opened[job.entry] = shards.name, number  # it may be given up before `demand` returns, and here anew
             self._meter.add(shards.name, waited_seconds=crew.demand(job))
             self._opened[job.entry] = shards.name, number
             try:
