@@ -339,6 +339,8 @@ class Crew:
                 del self._makings[entry], self._workers[entry]
             if finished:  # at once: between the two it would be there, in use by nobody
                 self._hold(entry)
+            elif ended:  # nobody may begin it anew while its part is being removed
+                self._beginning.add(entry)
             self._changed.notify_all()
         if finished:
             making.close()
