@@ -7,7 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Making:
     Attributes:
         job, part: what is made, and where.
         problem: why it cannot be made, once that is known.
+        num_workers: threads that are at it, counted by the crew.
     """
 
     def __init__(self, job: Job, part: Path, verify_hashes: bool, patience: Patience, meter: Meter) -> None:
@@ -79,6 +80,7 @@ class Making:
         self._lock = threading.Lock()
         self._trying: Trying | None = None
         self.problem: MixstreamError | None = None
+        self.num_workers = 0
         self._begin()
 
     @property
@@ -117,6 +119,7 @@ class Making:
         """
         folder = self.job.shards.directory
         assert isinstance(folder, RemoteFolder), "what lies here has no pieces"
+        folder = replace(folder, patience=self._patience)  # the store's, not the catalog's
         try:
             if folder.ranged:
                 self._fetch(folder, piece, stop)
@@ -196,6 +199,10 @@ class Making:
                     raise Fault(f"ended after {at - piece[0]:,} of {end - piece[0]:,} bytes", "passing")
             except Fault as fault:
                 self._meter.add(self.job.shards.name, faults=1)
+                if fault.told.startswith("416"):  # it ends before the range that was asked for
+                    raise ShardError(
+                        f"{self.job}: has no byte {at:,}, index.json says {size:,} bytes; upload it again"
+                    ) from None
                 trying.failed(fault)
 
     def _copy(self, folder: RemoteFolder, stop: threading.Event) -> None:
