@@ -151,6 +151,19 @@ class Crew:
             self._later = {entry: when for entry, when in self._later.items() if entry in near}
             self._wake()
 
+    def holds(self, entry: Entry) -> bool:
+        """Return whether an entry is here and in use."""
+        with self._changed:
+            return entry in self._held
+
+    def keep_latest(self, size: int) -> None:
+        """Give up what was demanded least lately, but for the latest `size` bytes: who has no agenda does so."""
+        with self._changed:
+            for entry in sorted(self._held, key=self._held.__getitem__, reverse=True):
+                size -= self._cache.entries.get(entry, 0)
+                if size < 0 and entry not in self._demanded:
+                    self._give_up(entry)
+
     def close(self) -> None:
         """End the threads, but those that wait for an answer, which end with that."""
         self._stop.set()

@@ -171,6 +171,8 @@ class Making:
         (at, end), write, misfits = piece, self._writer(), 0
         self._trying = trying = Trying(str(self.job), self._patience, stop)
         while at < end:
+            if stop.is_set():
+                raise StoppedError
             self._meter.add(self.job.shards.name, requests=1)
             try:
                 body = (folder / name).get(at, end) if end - at < size else (folder / name).get()
@@ -203,6 +205,8 @@ class Making:
         name, size = self.job.source
         self._trying = trying = Trying(str(self.job), self._patience, stop)
         while True:
+            if stop.is_set():
+                raise StoppedError
             self._meter.add(self.job.shards.name, requests=1)
             try:
                 (folder / name).copy_to(self.part)
