@@ -38,7 +38,9 @@ def test_what_a_url_names(url, root, path):
 
 
 @given(
-    st.sampled_from([Root("s3", "b"), Root("az", "c", "acc"), Root("https", "h:1"), Root("file", ""), Root("dbfs", "")]),
+    st.sampled_from(
+        [Root("s3", "b"), Root("az", "c", "acc"), Root("https", "h:1"), Root("file", ""), Root("dbfs", "")]
+    ),
     st.lists(st.text(string.printable[:94].replace("/", "").replace("\\", "") + " éß語", min_size=1), min_size=1),
 )
 def test_urls_and_paths_go_both_ways(root, parts):
