@@ -13,5 +13,6 @@ files        where a shard's file is, raw or compressed
 store        makes the raw file be there, in a cache where it is not, checks and maps it
 catalog      the streams under one folder
 verify       every shard looked through
+remote       object stores behind one small interface
 writer       a new stream, whole or not at all
 """

@@ -13,6 +13,7 @@ from mixstream.errors import RemoteError
 from mixstream.formats import FileModel, parse, parse_json
 from mixstream.streams.remote import downloaders, obstores
 from mixstream.streams.remote.obstores import Body
+from mixstream.streams.remote.opening import open_store
 from mixstream.streams.remote.retry import Fault, Patience, Trying
 from mixstream.streams.remote.urls import Root, join_path, parse_url, url_of
 
@@ -61,7 +62,7 @@ class RemoteFolder:
         """
         root, path = parse_url(url)
         if root.ranged:
-            obstores.open_store(root, patience.stall_seconds)
+            open_store(root, patience.stall_seconds)
         else:
             downloaders.check(root)
         return cls(root, path, patience)

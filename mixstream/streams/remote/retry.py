@@ -130,11 +130,11 @@ class Trying:
     def _wait(self, until: float, deadline: float) -> None:
         while not self._stop.is_set():
             now = self._clock()
-            if now - self._reported >= REPORT_SECONDS:
+            if now >= self._reported + REPORT_SECONDS:
                 self._report(now, deadline)
             if now >= until:
                 return
-            self._pause(min(until, self._reported + REPORT_SECONDS) - now)
+            self._pause(min(until, self._reported + REPORT_SECONDS) - now)  # above 0, as both comparisons say
 
     def _report(self, now: float, deadline: float) -> None:
         self._reported = now
