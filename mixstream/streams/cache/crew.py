@@ -18,7 +18,7 @@ from functools import partial
 
 from mixstream.errors import CacheError, MixstreamError
 from mixstream.streams.cache.folder import CacheFolder, Entry
-from mixstream.streams.cache.making import Job, Making, Piece, StoppedError
+from mixstream.streams.cache.making import SLOW_SECONDS, Job, Making, Piece, StoppedError
 from mixstream.streams.cache.traffic import Meter
 from mixstream.streams.remote import Patience
 
@@ -78,7 +78,6 @@ class Crew:
         self._demanded: dict[Entry, Job] = {}  # what readers wait for
         self._held: dict[Entry, int] = {}  # in use by this store; when it was demanded last, by a clock of demands
         self._makings: dict[Entry, Making] = {}
-        self._workers: dict[Entry, int] = {}  # threads at each of them
         self._beginning: set[Entry] = set()
         self._failed: dict[Entry, MixstreamError] = {}
         self._later: dict[Entry, float] = {}  # when to look again at what others make, or what there was no room for
@@ -171,8 +170,8 @@ class Crew:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join(timeout=1.0)
-        for entry, making in list(self._makings.items()):
-            if not self._workers[entry]:
+        for making in list(self._makings.values()):
+            if not making.workers:
                 self._abandon(making)
         self._cache.close()
 
@@ -203,15 +202,16 @@ class Crew:
             while not self._stop.is_set():
                 if (task := self._next()) is not None:
                     return task
-                # One of the threads looks about every so often what others have made.
-                self._changed.wait(ELSEWHERE_SECONDS * len(self._threads) if self._later else None)
+                # One of the threads looks about every so often what others have made, or what is slow.
+                every = ELSEWHERE_SECONDS if self._later else SLOW_SECONDS / 10 if self._demanded else None
+                self._changed.wait(every * len(self._threads) if every else None)
         return None
 
     def _next(self) -> Callable[[], None] | None:
         """Return the most urgent piece of work, or None."""
         now = time.monotonic()
         for entry, job in self._demanded.items():
-            if (piece := self._piece(entry)) is not None:
+            if (piece := self._piece(entry, is_waited_for=True)) is not None:
                 return piece
             if self._may_begin(entry, now):
                 return self._beginning_of(job, NOW)
@@ -227,12 +227,12 @@ class Crew:
                 return self._beginning_of(job, batch)
         return None
 
-    def _piece(self, entry: Entry) -> Callable[[], None] | None:
+    def _piece(self, entry: Entry, is_waited_for: bool = False) -> Callable[[], None] | None:
         making = self._makings.get(entry)
-        piece = making.take() if making else None
+        piece = making.take(is_waited_for) if making else None
         if making is None or piece is None:
             return None
-        self._workers[entry] += 1
+        making.workers += 1
         return partial(self._work, making, piece)
 
     def _may_begin(self, entry: Entry, now: float) -> bool:
@@ -256,7 +256,7 @@ class Crew:
             self._beginning.discard(job.entry)
             if making is not None:
                 self._makings[job.entry] = making
-                self._workers[job.entry] = 1 if making.is_fetched else 0
+                making.workers = 1 if making.is_fetched else 0
             self._wake()
         if making is not None and making.is_fetched:  # nothing to fetch, only to decompress
             self._work(making, None)
@@ -291,6 +291,7 @@ class Crew:
     def _hold(self, entry: Entry) -> None:
         with self._changed:
             self._held[entry] = 0
+            self._makings.pop(entry, None)
             self._beginning.discard(entry)
             self._demanded.pop(entry, None)
             self._later.pop(entry, None)
@@ -303,30 +304,29 @@ class Crew:
 
     def _work(self, making: Making, piece: Piece | None) -> None:
         """Fetch a piece; after the last one, finish. What is broken is left by the last who works at it."""
-        entry, problem, finished = making.job.entry, None, False
+        entry, problem = making.job.entry, None
         try:
-            if piece is None or making.work(piece, self._stop):
-                finished = making.finish()
-                if finished:
-                    making.close()
-                    self._cache.finish(entry, making.part, making.job.size)
+            if (piece is None or making.work(piece, self._stop)) and making.finish():
+                self._cache.finish(entry, making.part, making.job.size)
+                making.is_finished = True
+                self._hold(entry)
         except StoppedError:
             pass
         except MixstreamError as found:
             problem = found
         with self._changed:
-            self._workers[entry] -= 1
-            if problem is not None:
+            making.workers -= 1
+            if problem is not None and not making.is_finished:
                 making.spoil(problem)
-            ended = finished or (making.problem is not None and not self._workers[entry])
-            if ended:
-                del self._makings[entry], self._workers[entry]
+            has_failed = making.problem is not None and not making.workers
+            if has_failed:
+                del self._makings[entry]
             self._changed.notify_all()
-        if finished:
-            self._hold(entry)
-        elif ended and making.problem is not None:
+        if has_failed and making.problem is not None:
             self._abandon(making)
             self._fail(entry, making.problem)
+        elif making.is_finished and not making.workers:
+            making.close()
 
     def _abandon(self, making: Making) -> None:
         making.close()
