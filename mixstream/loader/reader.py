@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,8 @@ class TokenReader:
         self._least_bytes = min(stream.column.dtype.itemsize for stream in streams)
         self._open: dict[int, Shard] = {}
         self._closed: list[Shard] = []  # that somebody may still be reading from
+        self._opening: Counter[int] = Counter()  # by threads
+        self._forgotten: set[int] = set()  # while they were being opened: read once, and then closed
         self._readers = 0
         self._clock = 0
         self._lock = threading.Lock()
@@ -117,7 +120,9 @@ class TokenReader:
         """Close a shard of a stream, if it is open: it is about to leave the cache."""
         number = int(self._first_shard[self._numbers[name]]) + shard
         with self._lock:
-            if number in self._open:
+            if number in self._opening:
+                self._forgotten.add(number)
+            elif number in self._open:
                 self._close(number)
             if not self._readers:
                 self._closed.clear()
@@ -164,8 +169,11 @@ class TokenReader:
         if native is not None:
             self._lock.acquire()
             self._readers -= 1
-            if not self._readers:
-                self._closed.clear()
+        for number in [number for number in self._forgotten if number in self._open and number not in self._opening]:
+            self._forgotten.discard(number)
+            self._close(number)
+        if not self._readers:
+            self._closed.clear()
         self._lock.release()
 
     def _table(self) -> tuple[Any, ...]:
@@ -215,9 +223,18 @@ class TokenReader:
         missing = [number for number in dict.fromkeys(shard.tolist()) if not self._address[number]]
         if not wait and not all(self._store.is_here(*self._place(number)) for number in missing):
             return False
-        for number in missing[1:]:
-            self._store.expect(*self._place(number))  # while the first is waited for
-        opened = {number: self._open_shard(number) for number in missing}
+        with self._lock:
+            self._opening.update(missing)
+        try:
+            for number in missing[1:]:
+                self._store.expect(*self._place(number))  # while the first is waited for
+            self._note({number: self._open_shard(number) for number in missing})
+        finally:
+            with self._lock:
+                self._opening -= Counter(missing)  # and what is at none is left out
+        return True
+
+    def _note(self, opened: Mapping[int, Shard]) -> None:
         with self._lock:
             surplus = len(self._open) + len(opened) - MAX_OPEN_SHARDS
             if surplus > 0:
@@ -229,7 +246,6 @@ class TokenReader:
                 self._open[number] = own
                 self._offsets[number] = own.token_offsets.ctypes.data
                 self._address[number] = own.address  # last: it says that the shard is open
-        return True
 
     def _close(self, number: int) -> None:
         self._address[number] = 0

@@ -144,7 +144,8 @@ class ShardStore:
     def expect(self, shards: Shards, number: int) -> None:
         """Have a shard brought that will be opened in a moment, while others are."""
         if not self._local_path(shards, number):
-            self._open_cache()[1].expect(self._job(shards, number))
+            job = self._job(shards, number)
+            self._open_cache()[1].expect(job)
 
     def on_forget(self, forget: Callable[[str, int], None]) -> None:
         """Have ``forget(stream name, shard number)`` called before a shard that was opened leaves the cache.
@@ -208,11 +209,12 @@ class ShardStore:
         path = self._local_path(shards, number)
         if path is not None:
             return make(path, self._map(shards, number, path))
+        job = self._job(shards, number)  # refuses where there is no cache folder
         cache, crew = self._open_cache()
-        job = self._job(shards, number)
         path = cache.path_of(job.entry)
         is_anew = False
         for _ in range(OPENINGS):
+            self._opened[job.entry] = shards.name, number  # it may be given up before `demand` returns, and here anew
             self._meter.add(shards.name, waited_seconds=crew.demand(job))
             if self._foresees_nothing and cache.limit is not None:
                 crew.keep_latest(max(self._working_set, job.size))

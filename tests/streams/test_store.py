@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -17,11 +18,13 @@ import numpy as np
 import pytest
 
 from mixstream import Catalog
-from mixstream.errors import MissingExtraError, ShardError, StreamError
+from mixstream.errors import CacheError, MissingExtraError, ShardError, StreamError
+from mixstream.streams.cache import crew, making
+from mixstream.streams.cache.locks import NamedLocks
 from mixstream.streams.catalog import open_stream
 from mixstream.streams.index import read_index
 from mixstream.streams.reader import MdsReader
-from mixstream.streams.store import ShardStore, _locked
+from mixstream.streams.store import ShardStore
 from mixstream.streams.writer import foreign_entry
 
 COMPRESSIONS = ("br", "br:3", "bz2", "bz2:1", "gz", "gz:1", "snappy", "zstd", "zstd:7")
@@ -244,19 +247,22 @@ def test_a_bad_copy_in_the_cache_is_removed_and_made_anew(tmp_path):
     stream = write(tmp_path / "eu.a")
     all_rows(stream, ShardStore(tmp_path / "cache"))
     copy = tmp_path / "cache" / f"eu.a-{stream.fingerprint}" / "shard.00001.mds"
-    content = bytearray(copy.read_bytes())
-    content[-1] ^= 1
-    copy.write_bytes(content)
-    store = ShardStore(tmp_path / "cache", verify_hashes=True)
-    with pytest.raises(ShardError, match="shard.00001.mds: its xxh64 .*; this copy has been removed, the next run"):
-        store.open_shard(stream, 1)
-    assert not copy.exists()
-    np.testing.assert_array_equal(all_rows(stream, store), TOKENS)
-    copy.write_bytes(bytes(len(content)))  # what a power cut may leave
-    with pytest.raises(ShardError, match="header says 0 samples.*removed"):
+    whole = copy.read_bytes()
+    damaged = bytearray(whole)
+    damaged[-1] ^= 1
+    for content in (bytes(damaged), bytes(len(whole)), b"short", b""):  # zeros: what a power cut may leave
+        copy.write_bytes(content)
+        np.testing.assert_array_equal(all_rows(stream, ShardStore(tmp_path / "cache", verify_hashes=True)), TOKENS)
+        assert copy.read_bytes() == whole
+
+
+def test_a_shard_that_is_bad_again_when_made_anew_is_refused(tmp_path, edit_json):
+    write(tmp_path / "eu.a", hashes=[])
+    edit_json(tmp_path / "eu.a" / "index.json", lambda index: index["shards"][1].update(samples=1))
+    stream = open_stream("eu.a", tmp_path / "eu.a")
+    with pytest.raises(ShardError, match=r"header says \d+ samples, index.json says 1; so it is in .*shard.00001.mds.zstd"):
         ShardStore(tmp_path / "cache").open_shard(stream, 1)
-    copy.write_bytes(b"short")
-    np.testing.assert_array_equal(all_rows(stream, ShardStore(tmp_path / "cache")), TOKENS)
+    assert not list((tmp_path / "cache").rglob("*.mds"))
 
 
 def test_each_shard_is_hashed_once_a_process(tmp_path, monkeypatch):
@@ -283,7 +289,8 @@ def test_a_stream_that_notes_no_hash_is_told_once(tmp_path):
 def test_a_cache_that_cannot_be_written_is_told_with_what_it_needs(tmp_path):
     stream = write(tmp_path / "eu.a")
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(StreamError, match=r"cannot be written \(Not a directory\); the cache of stream 'eu.a' needs"):
+    told = r"cache .*/cache: cannot be written \(File exists\); choose a cache_dir that can be written"
+    with pytest.raises(CacheError, match=told):
         ShardStore(tmp_path / "cache").open_shard(stream, 0)
 
 
@@ -304,9 +311,9 @@ def test_a_disk_that_is_full_is_told_and_nothing_half_made_is_left(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", FULL, tmp_path / "eu.a", tmp_path / "cache"], capture_output=True, text=True, timeout=60
     )
-    assert "StreamError" in done.stderr.splitlines()[-1]
-    assert "shard.00000.mds: cannot be written (File too large); the cache of stream 'eu.a' needs" in done.stderr
-    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert "CacheError" in done.stderr.splitlines()[-1]
+    assert re.search(r"cannot be written \d+ bytes more \(File too large\); choose .* with more room", done.stderr)
+    assert not [path for path in (tmp_path / "cache").rglob("*.mds*") if path.is_file()]
 
 
 @pytest.mark.parametrize(("package", "compression"), [("pyarrow", "zstd"), ("xxhash", None)])
@@ -318,18 +325,16 @@ def test_a_missing_package_is_told(tmp_path, monkeypatch, package, compression):
 
 
 def test_threads_and_processes_share_a_cache_and_make_each_shard_once(tmp_path, monkeypatch):
-    from mixstream.streams import store as module
-
     stream = write(tmp_path / "eu.a")
     made = []
-    read_raw = module.read_raw
+    read_raw = making.read_raw
 
     def slow(shards, number, verify):
         made.append(number)
         time.sleep(0.02)
         return read_raw(shards, number, verify)
 
-    monkeypatch.setattr(module, "read_raw", slow)
+    monkeypatch.setattr(making, "read_raw", slow)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: all_rows(stream, ShardStore(tmp_path / "cache")), range(4)))
     assert all(np.array_equal(rows, TOKENS) for rows in found)
@@ -363,76 +368,63 @@ def test_two_processes_at_once_on_one_cache(tmp_path):
 DIES = """
 import os, signal, sys
 from pathlib import Path
-from mixstream.streams.store import _locked
+from mixstream.streams.cache.folder import CacheFolder, Entry
 
-with _locked(Path(sys.argv[1])) as part:
-    part.write(b"half")
-    part.flush()
-    os.kill(os.getpid(), signal.SIGKILL)
+cache, entry = CacheFolder(Path(sys.argv[1])), Entry(sys.argv[2], sys.argv[3])
+assert cache.begin(entry)
+cache.reserve_part(entry, 900, iter(())).write_bytes(b"half")
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def test_what_a_killed_process_left_is_removed_and_the_shard_made(tmp_path):
     stream = write(tmp_path / "eu.a")
-    folder = tmp_path / "cache" / f"eu.a-{stream.fingerprint}"
-    folder.mkdir(parents=True)
+    name, cache = f"eu.a-{stream.fingerprint}", tmp_path / "cache"
 
-    def die(name):
-        part = folder / f".{name}.part"
-        done = subprocess.run([sys.executable, "-c", DIES, part], timeout=60)
+    def die(file):
+        done = subprocess.run([sys.executable, "-c", DIES, cache, name, file], timeout=60)
         assert done.returncode == -signal.SIGKILL
-        assert part.read_bytes() == b"half"
+        assert (cache / name / f".{file}.part").read_bytes() == b"half"
 
-    for name in stream.index.files[:2]:
-        die(name)
-    with _locked(folder / ".shard.00003.mds.part"):  # this one is being made
-        store = ShardStore(tmp_path / "cache")
-        store.open_shard(stream, 0)
-        assert [path.name for path in folder.glob(".*")] == [".shard.00003.mds.part"]
+    for file in stream.index.files[:2]:
+        die(file)
+    other = NamedLocks(cache / ".cache")
+    assert other.seize(f"{name}/shard.00003.mds")  # this one is being made
+    (cache / name / ".shard.00003.mds.part").write_bytes(b"")
+    store = ShardStore(cache)
+    store.open_shard(stream, 0)
+    assert [path.name for path in (cache / name).glob(".*")] == [".shard.00003.mds.part"]
+    other.close()
     die(stream.index.files[1])  # since then
     np.testing.assert_array_equal(all_rows(stream, store), TOKENS)
+    assert not list((cache / name).glob(".*"))
 
 
 def test_who_waited_for_a_process_that_gave_up_makes_the_shard(tmp_path):
     stream = write(tmp_path / "eu.a")
-    folder = tmp_path / "cache" / f"eu.a-{stream.fingerprint}"
-    folder.mkdir(parents=True)
+    all_rows(stream, ShardStore(tmp_path / "cache"))
+    shutil.rmtree(tmp_path / "cache" / f"eu.a-{stream.fingerprint}")
+    other = NamedLocks(tmp_path / "cache" / ".cache")
+    assert other.seize(f"eu.a-{stream.fingerprint}/shard.00000.mds")
     with ThreadPoolExecutor(1) as pool:
-        with _locked(folder / ".shard.00000.mds.part"):
-            waiting = pool.submit(ShardStore(tmp_path / "cache").open_shard, stream, 0)
-            time.sleep(0.1)
-            assert not waiting.done()
+        waiting = pool.submit(ShardStore(tmp_path / "cache").open_shard, stream, 0)
+        time.sleep(0.1)
+        assert not waiting.done()
+        other.close()
         np.testing.assert_array_equal(waiting.result(timeout=30).read(np.arange(3)), TOKENS[:3])
 
 
-def test_a_part_that_another_process_removes_between_opening_and_locking_is_made_again(tmp_path, monkeypatch):
-    from mixstream.streams import store as module
-
-    stream = write(tmp_path / "eu.a")
-    part = tmp_path / "cache" / f"eu.a-{stream.fingerprint}" / ".shard.00000.mds.part"
-    flock, calls = module.fcntl.flock, []
-
-    def late(file, how):
-        calls.append(how)
-        if len(calls) == 1:
-            part.unlink()
-        flock(file, how)
-
-    monkeypatch.setattr(module.fcntl, "flock", late)
-    np.testing.assert_array_equal(all_rows(stream, ShardStore(tmp_path / "cache")), TOKENS)
-    assert len(calls) == 1 + len(stream.index.files)
-
-
 def test_a_process_that_holds_a_shard_for_ever_does_not_hang_the_others(tmp_path, monkeypatch):
-    from mixstream.streams import store as module
-
-    monkeypatch.setattr(module, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(crew, "GIVE_UP_SECONDS", 0.05)
     stream = write(tmp_path / "eu.a")
-    folder = tmp_path / "cache" / f"eu.a-{stream.fingerprint}"
-    folder.mkdir(parents=True)
-    part = folder / ".shard.00000.mds.part"
-    with _locked(part), pytest.raises(StreamError, match="another process has been making this shard for 0.05 s"):
-        ShardStore(tmp_path / "cache").open_shard(stream, 0)
+    store = ShardStore(tmp_path / "cache")
+    store.open_shard(stream, 1)
+    other = NamedLocks(tmp_path / "cache" / ".cache")
+    assert other.seize(f"eu.a-{stream.fingerprint}/shard.00000.mds")
+    with pytest.raises(CacheError, match=r"shard.00000.mds.zstd: gave up after \d+ s; another process makes it"):
+        store.open_shard(stream, 0)
+    other.close()
+    np.testing.assert_array_equal(all_rows(stream, store), TOKENS)  # and may be asked again
 
 
 def test_killed_at_any_time_the_cache_holds_whole_shards_or_none(tmp_path):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from mixstream.errors import CacheError, MixstreamError
-from mixstream.streams.cache.folder import CacheFolder, Entry
+from mixstream.streams.cache.folder import CacheFolder, Entry, cannot_write
 from mixstream.streams.cache.making import SLOW_SECONDS, Job, Making, Piece, StoppedError
 from mixstream.streams.cache.traffic import Meter
 from mixstream.streams.remote import Patience
@@ -26,6 +26,7 @@ ELSEWHERE_SECONDS = 0.01  # between looks at what another process makes
 STALL_SECONDS = 10.0  # between warnings of a reader that waits
 GIVE_UP_SECONDS = 600.0  # for another process, or for room: one that was stopped must not stop the others for ever
 RECOUNT_SECONDS = 5.0
+CLOSE_SECONDS = 1.0
 NOW = float("-inf")
 NEVER = float("inf")
 
@@ -88,6 +89,7 @@ class Crew:
         self._clock = 0
         self._crash: Exception | None = None  # of a thread: a defect of ours
         self._stop = threading.Event()
+        self._ended = False
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
 
@@ -118,9 +120,9 @@ class Crew:
                 self._changed.wait(1.0)
                 now = time.monotonic()
                 if self._stop.is_set() or (now > begun + GIVE_UP_SECONDS and entry not in self._makings):
+                    told = "the store was closed" if self._stop.is_set() else self._progress(entry)
                     self._demanded.pop(entry, None)
                     self._later.pop(entry, None)
-                    told = "the store was closed" if self._stop.is_set() else self._progress(entry)
                     raise self._crash or CacheError(f"{job}: gave up after {now - begun:.0f} s; {told}")
                 if now > next_told:
                     next_told = now + STALL_SECONDS
@@ -164,15 +166,33 @@ class Crew:
                     self._give_up(entry)
 
     def close(self) -> None:
-        """End the threads, but those that wait for an answer, which end with that."""
+        """End the threads; one that waits for an answer ends with that, and the last one closes the cache.
+
+        It may be called by one of them: whoever has the store may be found to be garbage by any thread.
+        """
         self._stop.set()
         with self._changed:
+            if self._ended:
+                return
+            for entry in self._held:
+                self._cache.leave(entry)
+            self._held.clear()
+            self._cache.unreserve()
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join(timeout=1.0)
-        for making in list(self._makings.values()):
-            if not making.workers:
-                self._abandon(making)
+            threads = [thread for thread in self._threads if thread is not threading.current_thread()]
+        until = time.monotonic() + CLOSE_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        self._end()
+
+    def _end(self) -> None:
+        """Close the cache, if no thread is left that might still write there."""
+        with self._changed:
+            if self._ended or any(thread.is_alive() for thread in self._threads):
+                return
+            self._ended = True
+        for making in self._makings.values():
+            self._abandon(making)
         self._cache.close()
 
     def _wake(self) -> None:
@@ -195,6 +215,11 @@ class Crew:
             self._stop.set()
             with self._changed:
                 self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._threads = [thread for thread in self._threads if thread is not threading.current_thread()]
+            if self._stop.is_set():
+                self._end()
 
     def _wait_for_task(self) -> Callable[[], None] | None:
         """Return the next piece of work, or None where the store was closed."""
@@ -271,8 +296,9 @@ class Crew:
         if not cache.begin(entry):
             self._postpone(entry)
             return None
-        if cache.use(entry, job.size):  # another process has made it meanwhile
-            self._hold(entry)
+        if cache.holds(entry, job.size):  # another process has made it meanwhile
+            if cache.use(entry, job.size):
+                self._hold(entry)
             return None
         part = cache.reserve_part(entry, job.size, self._victims(batch))
         if part is None and self._recounted + RECOUNT_SECONDS < time.monotonic():  # others have come and gone
@@ -286,7 +312,11 @@ class Crew:
             else:
                 self._no_room = True
             return None
-        return Making(job, part, self._verify_hashes, self._patience, self._meter)
+        try:
+            return Making(job, part, self._verify_hashes, self._patience, self._meter)
+        except OSError as problem:
+            cache.abandon(entry, part, job.size)
+            raise cannot_write(part, problem) from None
 
     def _hold(self, entry: Entry) -> None:
         with self._changed:
@@ -351,6 +381,11 @@ class Crew:
 
     def _victims(self, batch: float) -> Iterator[Entry]:
         """Yield what may go for what is needed in `batch`, what is needed last first."""
+        with self._changed:
+            if self._order_is_old or not self._order:  # once: others may use all there is, and go on doing so
+                self._order_is_old = False
+                next_use = self._agenda.next_use
+                self._order = sorted((next_use(e), -self._held.get(e, 0), e) for e in list(self._cache.entries))
         while True:
             with self._changed:
                 victim = self._next_victim(batch)
@@ -361,16 +396,13 @@ class Crew:
             yield victim
 
     def _next_victim(self, batch: float) -> Entry | None:
-        if self._order_is_old or not self._order:
-            self._order_is_old = False
-            next_use = self._agenda.next_use
-            self._order = sorted((next_use(e), -self._held.get(e, 0), e) for e in list(self._cache.entries))
         while self._order:
             used, _, entry = self._order[-1]
             if used <= batch:
                 return None
             self._order.pop()
-            if entry not in self._demanded and entry in self._cache.entries:
+            is_wanted = entry in self._demanded or entry in self._beginning or entry in self._makings
+            if not is_wanted and entry in self._cache.entries:
                 return entry
         return None
 

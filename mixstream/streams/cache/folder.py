@@ -73,6 +73,7 @@ class CacheFolder:
         self.limit = limit
         self.entries: dict[Entry, int] = {}  # as last seen: others add and remove
         self._on_evict = on_evict
+        self._begun: set[Entry] = set()  # made here: this user's own locks do not keep it from removing them
         self._reservation: Path | None = None
         self._thread_lock = threading.Lock()
         with self._told():
@@ -98,18 +99,23 @@ class CacheFolder:
         if not self._locks.share(str(entry)):
             return False
         if self.holds(entry, size):
+            self._begun.discard(entry)
             self.entries[entry] = size
             return True
-        self._locks.release(str(entry))
+        self.leave(entry)
         return False
 
     def leave(self, entry: Entry) -> None:
-        """End `use`."""
+        """End `use`, or `begin`."""
+        self._begun.discard(entry)
         self._locks.release(str(entry))
 
     def begin(self, entry: Entry) -> bool:
         """Begin to make an entry; False: somebody else is at it, or uses it."""
-        return self._locks.seize(str(entry))
+        if not self._locks.seize(str(entry)):
+            return False
+        self._begun.add(entry)
+        return True
 
     def reserve_part(self, entry: Entry, size: int, victims: Iterator[Entry]) -> Path | None:
         """Return a part file of full size for an entry that is being made, or None where there is no room.
@@ -127,6 +133,10 @@ class CacheFolder:
             if (damaged := _size_of(held)) is not None:  # of another size than it must be
                 held.unlink()
                 used -= damaged
+            part = part_of(held)
+            if (left := _size_of(part)) is not None:  # of one who died since it was counted
+                part.unlink()
+                used -= left
             while self.limit is not None and used + size > self.limit:
                 victim = next(victims, None)
                 if victim is None:
@@ -136,7 +146,6 @@ class CacheFolder:
                     used -= removed
                     self._on_evict(victim)
             self._write_used(used)
-            part = part_of(held)
             part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _allocate(part, size)
             self._write_used(used + size)
@@ -147,6 +156,7 @@ class CacheFolder:
         with self._told(), self._accounted():  # or `recount` might see neither of the two names, or both
             part.rename(self.path_of(entry))
             self.entries[entry] = size
+            self._begun.discard(entry)
             self._locks.share(str(entry))
 
     def abandon(self, entry: Entry, part: Path | None, size: int) -> None:
@@ -155,7 +165,7 @@ class CacheFolder:
             with self._accounted() as used:
                 part.unlink(missing_ok=True)
                 self._write_used(used - size)
-        self._locks.release(str(entry))
+        self.leave(entry)
 
     def remove(self, entry: Entry) -> bool:
         """Remove an entry, if nobody else uses it."""
@@ -183,6 +193,7 @@ class CacheFolder:
                     f"cache_limit={self.limit:,} bytes, but {told} needs {size:,} bytes at a time{beside}; give a "
                     f"cache_limit of {size + others:,} bytes or more, or plan with a smaller window_samples"
                 )
+            self.unreserve()
             self._reservation = self._reservations / f"{name}.{size}.{secrets.token_hex(8)}"
             self._reservation_file = self._reservation.open("wb")
             fcntl.flock(self._reservation_file, fcntl.LOCK_EX)
@@ -196,7 +207,7 @@ class CacheFolder:
                 name = file.name
                 if name.startswith(".") and name.endswith(".part"):
                     entry = self._entry_of(file.with_name(name[1:-5]))
-                    if self._locks.seize(str(entry)):
+                    if entry not in self._begun and self._locks.seize(str(entry)):
                         file.unlink(missing_ok=True)
                         self._locks.release(str(entry))
                     else:
@@ -211,12 +222,16 @@ class CacheFolder:
         with self._accounted() as used:
             return used
 
-    def close(self) -> None:
-        """Give back what is in use or reserved."""
+    def unreserve(self) -> None:
+        """End `reserve`."""
         if self._reservation is not None:
             self._reservation.unlink(missing_ok=True)
             self._reservation_file.close()
             self._reservation = None
+
+    def close(self) -> None:
+        """Give back what is in use or reserved."""
+        self.unreserve()
         self._locks.close()
 
     def _remove(self, entry: Entry) -> int:
@@ -241,7 +256,9 @@ class CacheFolder:
         """Return the bytes that others who live have reserved, each name once; forget the dead."""
         sizes: dict[str, int] = {}
         for file in self._reservations.iterdir():
-            other, size, _ = file.name.rsplit(".", 2)
+            other, _, size = file.stem.rpartition(".")
+            if not size.isdecimal():  # not of ours
+                continue
             with file.open("ab") as own:
                 try:
                     fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -47,6 +47,7 @@ class NamedLocks:
     def close(self) -> None:
         """Give all locks back."""
         os.close(self.file)
+        self.file = -1  # the number may be another file's from now on
 
     def _set(self, kind: int, place: int) -> bool:
         try:

@@ -243,8 +243,9 @@ class Making:
             except Fault as fault:
                 self._meter.add(self.job.shards.name, faults=1)
                 trying.failed(fault)
-        os.close(self._file)  # it may be another file now
-        self._file = os.open(self.part, os.O_RDWR | os.O_CLOEXEC)
+        copy = os.open(self.part, os.O_RDWR | os.O_CLOEXEC)  # it may be another file now
+        os.close(self._file)
+        self._file = copy
         found = os.fstat(self._file).st_size
         if found != size:
             raise ShardError(f"{self.job}: {found:,} bytes, index.json says {size:,}; upload it again")
