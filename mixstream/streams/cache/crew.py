@@ -258,7 +258,8 @@ class Crew:
         if not cache.begin(entry):
             self._postpone(entry)
             return None
-        if cache.use(entry, job.size):  # another process has made it meanwhile
+        if cache.holds(entry, job.size):  # another process has made it meanwhile
+            cache.use(entry, job.size)
             self._hold(entry)
             return None
         part = cache.reserve_part(entry, job.size, self._victims(batch))
