@@ -55,3 +55,7 @@ class Lookout:
             self._next = max(self._next, begun + _SHARE * (time.monotonic() - begun))
 
         self._looking = self._thread.submit(run)
+
+    def close(self) -> None:
+        """End looking."""
+        self._thread.shutdown(cancel_futures=True)
