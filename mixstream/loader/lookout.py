@@ -60,3 +60,7 @@ class Lookout:
             self._next = max(self._next, now + _SHARE * (time.monotonic() - now))
 
         self._looking = self._thread.submit(run)
+
+    def close(self) -> None:
+        """End looking."""
+        self._thread.shutdown(cancel_futures=True)
