@@ -351,6 +351,7 @@ class Crew:
             has_failed = making.problem is not None and not making.workers
             if has_failed:
                 del self._makings[entry]
+                self._beginning.add(entry)  # nobody may begin it anew while its part is being removed
             self._changed.notify_all()
         if has_failed and making.problem is not None:
             self._abandon(making)
