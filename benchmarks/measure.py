@@ -107,10 +107,10 @@ def rate(batches: Iterable[Any], batch_size: int, seconds: float, warm: float = 
     return read / (ended - started)
 
 
-def fresh(script: str | Path, *arguments: object) -> Any:
-    """Run a script in a process of its own and return the JSON of its last line."""
+def fresh(script: str | Path, *arguments: object, timeout: float | None = None) -> Any:
+    """Run a script in a process of its own and return the JSON of its last line; at most `timeout` seconds."""
     command = [sys.executable, str(script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
     return json.loads(done.stdout.strip().splitlines()[-1])

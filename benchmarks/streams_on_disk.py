@@ -17,17 +17,24 @@ VOCABULARY = 50_000
 
 
 def make_streams(
-    root: Path, samples: Sequence[int], length: int, compression: str | None = None, shard_bytes: int = 1 << 24
+    root: Path,
+    samples: Sequence[int],
+    length: int,
+    compression: str | None = None,
+    shard_bytes: int = 1 << 24,
+    hashes: Sequence[str] = (),
 ) -> None:
     """Write one stream of raw or compressed shards for each number of samples, all of uint16 tokens.
 
-    Tokens follow Zipf's law, as words do, so that compression has as much to do as with text.
+    `hashes` of the shards, such as xxh3_64, are noted in index.json. Tokens follow Zipf's law, as words do, so that
+    compression has as much to do as with text.
     """
     rng = np.random.default_rng(0)
     for number, count in enumerate(samples):
         columns = {"tokens": f"ndarray:uint16:{length}"}
         place = str(root / f"l{number:04}.web")
-        with MDSWriter(out=place, columns=columns, size_limit=shard_bytes, compression=compression) as writer:
+        options: dict[str, Any] = {"size_limit": shard_bytes, "compression": compression, "hashes": list(hashes)}
+        with MDSWriter(out=place, columns=columns, **options) as writer:
             for _ in range(count):
                 tokens = np.exp(rng.random(length, dtype=np.float32) * np.log(VOCABULARY)).astype(np.uint16)
                 writer.write({"tokens": tokens})

@@ -9,26 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from converters.documents import Document, is_held_out
+from converters.existing import find_existing
 from converters.pack import Packer
 from converters.readers import read_documents
-from converters.sources import Corpus, Found
+from converters.sources import Corpus
 from converters.tokenise import Tokenizer, dtype_of
-from mixstream.errors import CorpusError, StreamError, TokenizerError
-from mixstream.streams.catalog import open_stream
-from mixstream.streams.index import INDEX_NAME
+from mixstream.errors import CorpusError, TokenizerError
 from mixstream.streams.manifest import (
     HELDOUT,
     TRAIN,
     Source,
     StreamManifest,
     TokenizerInfo,
-    read_manifest,
 )
-from mixstream.streams.writer import SHARD_BYTES, TOKENS, StreamWriter, foreign_entry
+from mixstream.streams.writer import SHARD_BYTES, TOKENS, StreamWriter
 
 DOCUMENTS_AT_A_TIME = 256
 
-OnDocuments = Callable[[int], None]
+OnCount = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Converted:
     kept: bool = False
 
 
-def convert_corpus(corpus: Corpus, out: Path, options: Options, on_documents: OnDocuments) -> Converted:
+def convert_corpus(corpus: Corpus, out: Path, options: Options, on_documents: OnCount) -> Converted:
     """Make the stream `out` / corpus.name.
 
     Args:
@@ -90,9 +88,8 @@ def convert_corpus(corpus: Corpus, out: Path, options: Options, on_documents: On
         StreamError: a stream of that name that was made from something else, or what is no stream.
     """
     directory = out / corpus.name
-    _check_replaceable(directory)
     sources = corpus.sources()
-    existing = _existing(directory, sources, options)
+    existing = find_existing(directory, made_as(options, sources), options.overwrite)
     if existing is not None:
         return Converted(corpus.name, existing, kept=True)
     info = options.tokenizer.info
@@ -120,10 +117,15 @@ def convert_corpus(corpus: Corpus, out: Path, options: Options, on_documents: On
     return Converted(corpus.name, manifests)
 
 
-def other_streams(found: Found, out: Path) -> list[str]:
-    """Return the names of the streams in `out` that none of the corpora found makes."""
-    made = {corpus.name for corpus in found.corpora}
-    return sorted(index.parent.name for index in out.glob(f"[!.]*/{INDEX_NAME}") if index.parent.name not in made)
+def made_as(options: Options, sources: tuple[Source, ...]) -> dict[str, Any]:
+    """Return what decides a stream's content, as its stream.json will tell it."""
+    return {
+        "sources": sources,
+        "sequence length": options.sequence_length,
+        "holdout": options.holdout,
+        "text field": options.text_field,
+        "tokenizer": options.tokenizer.info.fingerprint,
+    }
 
 
 def _batches(corpus: Corpus, text_field: str) -> Iterator[list[Document]]:
@@ -174,49 +176,3 @@ def _manifest(
             "sources": sources,
         }
     )
-
-
-def _check_replaceable(directory: Path) -> None:
-    """Refuse to put a stream in the place of anything but a stream.
-
-    Raises:
-        StreamError: the place is taken by something else.
-    """
-    foreign = foreign_entry(directory)
-    if foreign is not None:
-        raise StreamError(f"{foreign}: is there already and is no part of a stream; choose another --out")
-
-
-def _existing(directory: Path, sources: tuple[Source, ...], options: Options) -> dict[str, StreamManifest] | None:
-    """Return the manifests of a stream that would come out the same, or None where it must be written.
-
-    Raises:
-        StreamError: there is one that was made from something else, or is damaged, and it may not be
-            overwritten.
-    """
-    if options.overwrite or not directory.exists() or not any(directory.iterdir()):
-        return None
-    manifest = read_manifest(directory)
-    if manifest is None or not (directory / INDEX_NAME).exists():
-        raise StreamError(
-            f"{directory}: is a stream already, not one that mixstream made whole; choose another --out, or "
-            f"--overwrite it"
-        )
-    made = {
-        "sources": (manifest.sources, sources),
-        "sequence length": (manifest.sequence_length, options.sequence_length),
-        "holdout": (manifest.holdout, options.holdout),
-        "text field": (manifest.text_field, options.text_field),
-        "tokenizer": (manifest.tokenizer.fingerprint, options.tokenizer.info.fingerprint),
-    }
-    differing = [what for what, (found, wanted) in made.items() if found != wanted]
-    if differing:
-        raise StreamError(
-            f"{directory}: is there already, made with another {', '.join(differing)}; choose another --out, or "
-            f"--overwrite it"
-        )
-    open_stream(directory.name, directory).check_files()
-    heldout = read_manifest(directory / HELDOUT)
-    if heldout is not None:
-        open_stream(directory.name, directory / HELDOUT).check_files()
-    return {TRAIN: manifest, **({HELDOUT: heldout} if heldout else {})}

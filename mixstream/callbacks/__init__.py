@@ -7,6 +7,7 @@ Composer takes the mean; and one of the batch: its ``stream`` column.
     scores      gradient-alignment scores by K backward passes
     xdoge       new weights into the running loader
     exposure    training loss, share and repeats by stream
+    traffic     bytes, requests and time waited, where shards come through a cache
     heldout     held-out loss by stream and language
     logs        weights.jsonl and metrics.jsonl, cut back at a resume
 """

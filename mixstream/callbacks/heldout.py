@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,9 @@ from composer.utils import dist
 
 from mixstream.callbacks.rows import measuring, over_ranks, row_losses
 from mixstream.errors import ScoreError
+from mixstream.loader.order import key_of
 from mixstream.loader.reader import TokenReader
+from mixstream.streams.cache.traffic import Traffic
 from mixstream.streams.catalog import Catalog, Stream
 from mixstream.streams.store import ShardStore
 
@@ -67,9 +70,16 @@ class Heldout(Callback):
             max_samples: the first so many samples of each stream; None: all.
             sequence_length: tokens of a sample, a length that divides the stored one; None: as stored.
             store: opens the shards; None: raw ones only.
+
+        Raises:
+            CacheError: the store's limit is too small for what is read at a time.
         """
         self._streams = list(catalog) if catalog else []
-        self._reader = _reader(self._streams, store, sequence_length) if self._streams else None
+        self._store = store or ShardStore()
+        self._reader = _reader(self._streams, self._store, sequence_length) if self._streams else None
+        if sum(self._store.check(stream) for stream in self._streams):
+            needed = bytes_at_a_time(self._streams, batch_size, max_samples, sequence_length)
+            self._store.reserve(_name_of(self._streams), needed, f"reading {len(self._streams)} held-out splits")
         self._sequence_length = sequence_length
         self._batch_size = batch_size
         self._interval_batches = interval_batches
@@ -98,6 +108,15 @@ class Heldout(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Do not log the same losses again."""
         self._logged_at = state["logged_at"]
+
+    def traffic(self) -> dict[str, Traffic]:
+        """Return what this process has moved so far, by stream."""
+        return self._store.traffic()
+
+    @property
+    def waited_seconds(self) -> float:
+        """Seconds that this process waited for shards."""
+        return self._reader.waited_seconds if self._reader else 0.0
 
     def _measure(self, state: State) -> None:
         self.losses = {stream.name: self._loss_of(state, i) for i, stream in enumerate(self._streams)}
@@ -141,7 +160,33 @@ class Heldout(Callback):
         return HeldoutLoss(num_tokens, num_bytes, total / count)
 
 
-def _reader(streams: Sequence[Stream], store: ShardStore | None, sequence_length: int | None) -> TokenReader:
+def bytes_at_a_time(
+    streams: Iterable[Stream], batch_size: int, max_samples: int | None, sequence_length: int | None
+) -> int:
+    """Return the most bytes of raw shards that one read of a held-out split opens, whichever rank makes it.
+
+    Args:
+        streams: the splits.
+        batch_size, max_samples, sequence_length: as `Heldout` has them.
+    """
+    span = batch_size * dist.get_world_size()  # samples, one after the other, of which a read takes every nth
+    most = 0
+    for stream in streams:
+        rows = stream.index.shard_samples * (stream.sequence_length // (sequence_length or stream.sequence_length))
+        read = int(np.searchsorted(np.cumsum(rows), max_samples or np.inf)) + 1  # shards, from the first
+        ends, sizes = np.cumsum(rows[:read]), np.cumsum([0, *stream.index.file_bytes[:read]])
+        last = np.searchsorted(ends, ends - 1 + span - 1, side="right")  # shard of the last row, from each one's last
+        most = max(most, int((sizes[np.minimum(last + 1, len(ends))] - sizes[:-1]).max()))
+    return most
+
+
+def _name_of(streams: Sequence[Stream]) -> str:
+    """Return a name that the processes of one run have in common."""
+    run = os.environ.get("TORCHELASTIC_RUN_ID", "") + os.environ.get("MASTER_PORT", "") or os.getpid()
+    return f"{key_of('held-out', run, *(f'{stream.directory} {stream.fingerprint}' for stream in streams)):016x}"
+
+
+def _reader(streams: Sequence[Stream], store: ShardStore, sequence_length: int | None) -> TokenReader:
     tokenizer = streams[0].tokenizer
     return TokenReader(streams, store, sequence_length, tokenizer.vocab_size if tokenizer else None)
 

@@ -215,6 +215,12 @@ class MixtureLoader(DataLoader[Batch]):
             self._lookout.hurry()
         return at_batch
 
+    def close(self) -> None:
+        """End what fetches and looks ahead, and give back what is reserved in the cache; reading is over then."""
+        if self._lookout is not None:
+            self._lookout.close()
+        self._store.close()
+
     def traffic(self) -> dict[str, Traffic]:
         """Return what this process has fetched so far, by stream: nothing, where all is read in its place."""
         return self._store.traffic()

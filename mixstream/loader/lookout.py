@@ -12,6 +12,7 @@ from mixstream.streams.catalog import Stream
 from mixstream.streams.store import ShardStore
 
 EVERY_SECONDS = 0.1
+EVERY_SECONDS_IN_LITTLE_ROOM = 0.01  # where what is needed last goes, what is known of it must be new
 _SHARE = 10  # of the time, one part in so many goes into looking
 
 
@@ -25,33 +26,41 @@ class Lookout:
         self._forecaster: Forecaster | None = None
         self._thread = ThreadPoolExecutor(1, "mixstream-lookout")
         self._looking: Future[None] | None = None
-        self._next = 0.0
-        self._seen: object = None
+        self._hurries = True
+        self._next = 0.0  # when to look again at the soonest, and
+        self._next_batch = 0.0  # before which batch at the latest
 
     def begin(self, forecaster: Forecaster, sampler: MixtureSampler) -> None:
         """Look from a new place, at once."""
         self._forecaster = forecaster
-        self._next = 0.0
+        self.hurry()
         self.look(sampler)
 
     def hurry(self) -> None:
         """Look again the next time: weights have changed."""
-        self._next = 0.0
+        self._hurries = True
 
     def look(self, sampler: MixtureSampler) -> None:
         """Look, if it is time; called by the thread that draws."""
         now = time.monotonic()
-        if now < self._next or (self._looking is not None and not self._looking.done()):
+        is_time = now >= self._next and sampler.consumed >= self._next_batch
+        if not (self._hurries or is_time) or (self._looking is not None and not self._looking.done()):
             return
         if self._looking is not None:
             self._looking.result()  # what went wrong in the thread goes wrong here
         ledger, pending = sampler.ahead()
-        begun = now
-        self._next = now + EVERY_SECONDS
+        has_room = self._store.cache_limit is None
+        self._next, self._hurries = now + (EVERY_SECONDS if has_room else EVERY_SECONDS_IN_LITTLE_ROOM), False
 
         def run() -> None:
             assert self._forecaster is not None, "there is one since `begin`"
-            self._store.foresee(self._streams, self._forecaster.look(ledger, pending))
-            self._next = max(self._next, begun + _SHARE * (time.monotonic() - begun))
+            foresight = self._forecaster.look(ledger, pending)
+            seen_until = self._store.foresee(self._streams, foresight)
+            self._next_batch = seen_until if has_room else ledger.batch + 1
+            self._next = max(self._next, now + _SHARE * (time.monotonic() - now))
 
         self._looking = self._thread.submit(run)
+
+    def close(self) -> None:
+        """End looking."""
+        self._thread.shutdown(cancel_futures=True)

@@ -134,6 +134,8 @@ class TokenReader:
     def warm(self, stream: Int64, sample: Int64) -> float:
         """Open the shards of samples (n,) and bring their tokens into memory, for a `read` to come; errors as there.
 
+        Shards that are still to come into the cache are left out: the store knows best which comes first.
+
         Returns:
             The seconds that the latter took, a sample.
         """
@@ -150,9 +152,8 @@ class TokenReader:
                         native.touch(source, self._length * self._least_bytes)
                 finally:
                     self._end()
-                if known != CLOSED:
+                if known != CLOSED or not self._open_all(shard, wait=False):
                     break
-                self._open_all(shard)
             seconds += time.perf_counter() - begun
         return seconds / max(1, len(stream))
 
@@ -211,12 +212,17 @@ class TokenReader:
         row: Int64 = places - self._starts[shard]
         return row
 
-    def _open_all(self, shard: Int64) -> None:
+    def _open_all(self, shard: Int64, wait: bool = True) -> bool:
         """Open those of `shard` that are not, and close those read least lately beyond the limit.
 
         What is slow about it happens without the lock, for which a reader of open shards would have to wait.
+
+        Returns:
+            Whether all were here; where not, and it was not to wait, none is opened.
         """
         missing = [number for number in dict.fromkeys(shard.tolist()) if not self._address[number]]
+        if not wait and not all(self._store.is_here(*self._place(number)) for number in missing):
+            return False
         with self._lock:
             self._opening.update(missing)
         try:
@@ -226,6 +232,7 @@ class TokenReader:
         finally:
             with self._lock:
                 self._opening -= Counter(missing)  # and what is at none is left out
+        return True
 
     def _note(self, opened: Mapping[int, Shard]) -> None:
         with self._lock:

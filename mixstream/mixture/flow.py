@@ -17,7 +17,7 @@ from mixstream.mixture.ledger import Ledger, Terms, enter_phase, reweigh
 from mixstream.mixture.simplex import Float64
 from mixstream.streams.index import Int64
 
-LANE_LEAD = 3  # draws that a lane may be ahead of its even part (lanes.deal)
+LANE_LEAD = 3  # draws that a lane may be ahead of its even part, besides those that lanes at their limits leave it
 _ROUNDING = 1e-6  # of sums of shares
 
 
@@ -90,6 +90,8 @@ def flow_ahead(ledger: Ledger, terms: Terms, pending: Mapping[int, Float64]) -> 
 def most_draws(flow: Flow, cursors: Int64, limits: Int64, lane_limits: Int64) -> Int64:
     """Return the draws that no lane exceeds by the end of a flow, (L, K): a draw or a few more than it will make.
 
+    Where lanes come to the end of several streams' budgets, and not at once, a lane may make some more.
+
     Args:
         flow: of the streams.
         cursors: (L, K) draws so far.
@@ -100,6 +102,7 @@ def most_draws(flow: Flow, cursors: Int64, limits: Int64, lane_limits: Int64) ->
     drawn = cursors.sum(axis=0)
     totals = np.minimum(np.ceil(flow.draws[:, -1] - _ROUNDING).astype(np.int64), np.maximum(limits, drawn))
     left = np.maximum(totals - drawn, 0)
-    even = -(-totals // lanes) + (LANE_LEAD if lanes > 1 else 0)
+    even = -(-totals // lanes)
+    even += np.maximum(even - lane_limits, 0).sum(axis=0) + (LANE_LEAD if lanes > 1 else 0)
     most = np.minimum(np.maximum(even, cursors), np.minimum(cursors + left, np.maximum(lane_limits, cursors)))
     return np.asarray(most)

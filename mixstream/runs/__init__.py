@@ -3,6 +3,7 @@
 recipe     the recipe YAML: what we ask
 model      a causal language model whose loss is one number a row
 changes    in what a recipe and its streams differ from those that a run began with
+cache      what a run needs in its cache at a time
 folder     a run's folder: what belongs to it, where it goes on from
 migrate    a run carried over to a changed recipe or changed streams
 train      one run: proxy or base

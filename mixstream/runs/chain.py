@@ -35,12 +35,12 @@ def run_recipe(recipe: Recipe, on_run: OnRun, migrate: bool = False) -> dict[str
         MixstreamError: whatever is wrong with recipe, streams, mixture or folders.
     """
     if isinstance(recipe, SingleRecipe):
-        return {recipe.kind: _run(recipe.kind, recipe.run, Path(recipe.streams), Path(recipe.out), on_run, migrate)}
+        return {recipe.kind: _run(recipe.kind, recipe.run, recipe.streams, Path(recipe.out), on_run, migrate)}
     return _run_chain(recipe, on_run, migrate)
 
 
 def _run_chain(recipe: ChainRecipe, on_run: OnRun, migrate: bool) -> dict[str, Result]:
-    streams, out = Path(recipe.streams), Path(recipe.out)
+    streams, out = recipe.streams, Path(recipe.out)
     # All that can be refused is refused before the proxy has trained for hours.
     with _told_of("proxy"):
         plan_run(recipe.proxy, streams, out / "proxy", migrate)
@@ -67,7 +67,7 @@ def with_weights(recipe: RunRecipe, weights: Weights) -> RunRecipe:
     return recipe.model_copy(update={"mixture": recipe.mixture.model_copy(update={"weights": weights})})
 
 
-def _run(name: str, recipe: RunRecipe, streams: Path, out: Path, on_run: OnRun, migrate: bool) -> Result:
+def _run(name: str, recipe: RunRecipe, streams: str, out: Path, on_run: OnRun, migrate: bool) -> Result:
     with _told_of(name):
         run = plan_run(recipe, streams, out, migrate)
         on_run(name, run)

@@ -12,7 +12,7 @@ from mixstream.runs.recipe import RunRecipe, all_keys
 # What a run may change when it goes on: none of it changes which samples are read. Device and microbatch size
 # change the last bits of sums, and so, after a while, the weights of a run that learns them.
 MAY_CHANGE = frozenset(
-    {"training.num_workers", "training.checkpoint_batches", "training.cache_dir", "training.verify_hashes"}
+    f"training.{key}" for key in ("num_workers", "checkpoint_batches", "cache_dir", "cache_limit", "verify_hashes")
 )
 MAY_CHANGE_UNLESS_LEARNING = MAY_CHANGE | {"training.device", "training.microbatch_size"}
 

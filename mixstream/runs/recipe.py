@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mixstream.errors import RecipeError, nearest
 from mixstream.formats import FileModel, load_yaml, parse
 from mixstream.mixture.build import WINDOW_SAMPLES
 from mixstream.mixture.schedule import Change
+from mixstream.streams.cache.folder import limit_bytes
 from mixstream.streams.manifest import MAX_COUNT
+from mixstream.streams.remote import is_url
 
 PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 NaturalInt = Annotated[int, Field(ge=0, le=MAX_COUNT)]
@@ -65,7 +67,9 @@ class TrainingRecipe(FileModel):
         heldout_batches: batches between measurements on the held-out splits; None: at the end only.
         heldout_samples: rows of each held-out split to measure on; None: all.
         weight_lag: batches between new weights and the batch at which they act.
-        cache_dir: folder for the raw files of compressed shards; None: there are none.
+        cache_dir: folder of this machine for the raw files of shards that are compressed or in an object store; None:
+            there are none.
+        cache_limit: bytes that it may hold, as a number or a text such as ``200 GB``; None: as many as the disk.
         verify_hashes: whether each shard is compared with the hash that index.json notes.
     """
 
@@ -82,12 +86,28 @@ class TrainingRecipe(FileModel):
     weight_lag: NaturalInt = 8
     num_workers: NaturalInt = 0
     cache_dir: str | None = None
+    cache_limit: int | str | None = None
     verify_hashes: bool = False
     device: Literal["cpu", "gpu"] = "cpu"
     precision: Literal["fp32", "amp_bf16"] = "fp32"
 
+    @field_validator("cache_dir")
+    @classmethod
+    def _is_of_this_machine(cls, value: str | None) -> str | None:
+        if value is not None and is_url(value):
+            raise ValueError("a cache is a folder of this machine, not a URL")
+        return value
+
+    @field_validator("cache_limit")
+    @classmethod
+    def _is_a_size(cls, value: int | str | None) -> int | str | None:
+        limit_bytes(value)
+        return value
+
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> TrainingRecipe:
+        if self.cache_limit is not None and self.cache_dir is None:
+            raise ValueError(f"cache_limit {self.cache_limit} limits nothing without a cache_dir; give both")
         if self.precision == "amp_bf16" and self.device == "cpu":
             raise ValueError("precision amp_bf16 needs device gpu; use fp32")
         if self.num_workers > self.weight_lag:
@@ -163,13 +183,20 @@ KINDS: dict[str, type[SingleRecipe] | type[ChainRecipe]] = {
 }
 
 
-def load_recipe(path: Path, streams: Path | None = None, out: Path | None = None) -> Recipe:
+def load_recipe(
+    path: Path,
+    streams: str | Path | None = None,
+    out: Path | None = None,
+    cache_dir: str | Path | None = None,
+    cache_limit: int | str | None = None,
+) -> Recipe:
     """Read a recipe.
 
     Args:
         path: the YAML file.
-        streams: read these streams instead of those that it names.
+        streams: read these streams, a folder or its URL, instead of those that it names.
         out: write to this folder instead of the one that it names.
+        cache_dir, cache_limit: of all its runs, instead of what their sections ``training`` say.
 
     Raises:
         RecipeError: the file is missing or not YAML, a key is unknown (the nearest known one is named)
@@ -183,6 +210,11 @@ def load_recipe(path: Path, streams: Path | None = None, out: Path | None = None
         raise RecipeError(f"{path}: kind is {kind!r}, expected one of {', '.join(KINDS)}{nearest(str(kind), KINDS)}")
     places = {"streams": streams, "out": out}
     content |= {key: str(place) for key, place in places.items() if place is not None}
+    cache = {"cache_dir": None if cache_dir is None else str(cache_dir), "cache_limit": cache_limit}
+    for run in (content, content.get("proxy"), content.get("base")):
+        training = run.get("training") if isinstance(run, dict) else None
+        if isinstance(training, dict):
+            training |= {key: value for key, value in cache.items() if value is not None}
     recipe = parse(KINDS[kind], content, str(path), error=RecipeError)
     assert isinstance(recipe, SingleRecipe | ChainRecipe)
     _check(recipe, path)

@@ -19,6 +19,7 @@ from composer.utils import dist, get_device
 from mixstream.callbacks.exposure import Exposure
 from mixstream.callbacks.heldout import Heldout, HeldoutLoss, by_language
 from mixstream.callbacks.logs import RunLog
+from mixstream.callbacks.traffic import Source, StoreTraffic
 from mixstream.callbacks.xdoge import XDoGE
 from mixstream.errors import MixstreamError, RecipeError, StateError
 from mixstream.loader import MixtureLoader
@@ -26,12 +27,13 @@ from mixstream.loader.dataloader import WEIGHT_LAG
 from mixstream.mixture.apportion import MAX_BATCH_SIZE
 from mixstream.mixture.build import build_plan
 from mixstream.mixture.plan import Plan
+from mixstream.runs.cache import CacheNeeds, cache_needs, open_store
 from mixstream.runs.folder import CHECKPOINT_NAME, Loss, Result, RunFolder
 from mixstream.runs.migrate import migrate_run
 from mixstream.runs.model import build_model
 from mixstream.runs.recipe import RunRecipe, XdogeRecipe
 from mixstream.streams.catalog import Catalog
-from mixstream.streams.store import ShardStore
+from mixstream.streams.place import find_place
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Run:
 
     Attributes:
         changes: in what it differs from the run that the folder holds, which is to be carried over; a sentence each.
+        probe: plan of what weights are learnt from, if they are.
+        is_cached: whether shards come through a cache.
     """
 
     recipe: RunRecipe
@@ -47,14 +51,16 @@ class Run:
     catalog: Catalog
     folder: RunFolder
     changes: tuple[str, ...] = ()
+    probe: Plan | None = None
+    is_cached: bool = False
 
 
-def plan_run(recipe: RunRecipe, streams: Path, out: Path, migrate: bool = False) -> Run:
+def plan_run(recipe: RunRecipe, streams: str | Path, out: Path, migrate: bool = False) -> Run:
     """Decide what a run reads, and check all that can be checked before it; nothing is written.
 
     Args:
         recipe: what to run.
-        streams: the folder of streams.
+        streams: the folder of streams, or its URL.
         out: the run's folder.
         migrate: whether a run there that began with another recipe or other streams is to be carried over.
 
@@ -63,24 +69,29 @@ def plan_run(recipe: RunRecipe, streams: Path, out: Path, migrate: bool = False)
     """
     check_apart(streams, out)
     catalog = Catalog.open(streams, token_column=recipe.mixture.token_column)
-    plan = plan_mixture(recipe, catalog)
+    plan, probe, needs = plan_mixture(recipe, catalog)
     folder = RunFolder(out)
-    return Run(recipe, plan, catalog, folder, folder.check(recipe, plan, migrate))
+    changes = folder.check(recipe, plan, migrate)
+    return Run(recipe, plan, catalog, folder, changes, probe, is_cached=needs.total > 0)
 
 
-def check_apart(streams: Path, out: Path) -> None:
+def check_apart(streams: str | Path, out: Path) -> None:
     """Refuse to write a run among the streams, or over a folder that holds them.
 
     Raises:
         StateError: one of the two folders lies in the other.
+        RemoteError: streams are named by a URL that is refused.
     """
-    streams, out = streams.resolve(), out.resolve()
-    if streams == out or streams in out.parents or out in streams.parents:
-        raise StateError(f"{out}: the run's folder and the streams' ({streams}) lie in one another; choose another")
+    place = find_place(streams)
+    if not isinstance(place, Path):
+        return
+    folder, out = place.resolve(), out.resolve()
+    if folder == out or folder in out.parents or out in folder.parents:
+        raise StateError(f"{out}: the run's folder and the streams' ({folder}) lie in one another; choose another")
 
 
-def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> Plan:
-    """Return the plan of a run's mixture, if the run can be run.
+def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> tuple[Plan, Plan | None, CacheNeeds]:
+    """Return the plan of a run's mixture, of its probe if it learns weights, and its cache's needs, if it can be run.
 
     Raises:
         MixstreamError: whatever is wrong with the streams, the mixture or the recipe.
@@ -99,12 +110,25 @@ def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> Plan:
         window_samples=mixture.window_samples,
         seed=recipe.seed,
     )
-    store = _store(recipe)
-    for stream in [*catalog, *(catalog.heldout() or [])]:
-        store.check(stream)
     _check_lengths(recipe, plan)
     _check_device(recipe)
-    return plan
+    probe = _plan_probe(recipe.xdoge, plan, catalog) if recipe.xdoge else None
+    return plan, probe, cache_needs(recipe, plan, probe, catalog)
+
+
+def _plan_probe(xdoge: XdogeRecipe, plan: Plan, catalog: Catalog) -> Plan:
+    """Return a uniform plan, the same number of rows of each stream in a batch, for as often as weights are learnt."""
+    rows = xdoge.sequences_per_stream * len(plan.streams)
+    probes = 2 * (plan.num_batches // xdoge.interval_batches + 1)
+    return build_plan(
+        catalog,
+        weights="uniform",
+        budget_tokens=probes * rows * plan.sequence_length,
+        batch_size=rows,
+        sequence_length=plan.sequence_length,
+        window_samples=plan.window_samples,
+        seed=plan.seed + 1,
+    )
 
 
 def _check_lengths(recipe: RunRecipe, plan: Plan) -> None:
@@ -174,18 +198,34 @@ def train(run: Run) -> Result:
 def _train(run: Run, is_first: bool) -> Result:
     started = time.perf_counter()
     training = run.recipe.training
-    loader = _loader(run, run.plan, num_workers=training.num_workers, weight_lag=training.weight_lag)
-    heldout = Heldout(
-        run.catalog.heldout(),
-        training.microbatch_size,
-        training.heldout_batches,
-        training.heldout_samples,
-        sequence_length=run.plan.sequence_length,
-        store=_store(run.recipe),
-    )
-    callbacks: list[Callback] = [Exposure(loader, training.log_batches), heldout]
-    if run.recipe.xdoge is not None:
-        callbacks.append(_xdoge(run, loader, run.recipe.xdoge))
+    with contextlib.ExitStack() as closing:
+        loader = _loader(run, run.plan, num_workers=training.num_workers, weight_lag=training.weight_lag)
+        closing.callback(loader.close)
+        store = open_store(run.recipe)
+        closing.callback(store.close)
+        heldout = Heldout(
+            run.catalog.heldout(),
+            training.microbatch_size,
+            training.heldout_batches,
+            training.heldout_samples,
+            sequence_length=run.plan.sequence_length,
+            store=store,
+        )
+        callbacks: list[Callback] = [Exposure(loader, training.log_batches), heldout]
+        sources: list[Source] = [loader, heldout]
+        if run.recipe.xdoge is not None and run.probe is not None:
+            probe = _loader(run, run.probe)
+            closing.callback(probe.close)
+            callbacks.append(_xdoge(run, loader, probe, run.recipe.xdoge))
+            sources.append(probe)
+        if run.is_cached:
+            callbacks.append(StoreTraffic(sources, run.plan.streams, training.log_batches))
+        samples = _train_on(run, loader, callbacks, is_first)
+    return _result(run, loader.ledger().batch, samples, heldout.losses, time.perf_counter() - started)
+
+
+def _train_on(run: Run, loader: MixtureLoader, callbacks: list[Callback], is_first: bool) -> int:
+    """Train to the end; return the samples that were trained on."""
     checkpoint = run.folder.newest_checkpoint()
     trainer = _trainer(run, loader, callbacks, checkpoint)
     try:
@@ -200,8 +240,7 @@ def _train(run: Run, is_first: bool) -> Result:
                 trainer.engine.run_event(event)
     finally:
         trainer.close()  # type: ignore[no-untyped-call]
-    samples = int(trainer.state.timestamp.sample)
-    return _result(run, loader.ledger().batch, samples, heldout.losses, time.perf_counter() - started)
+    return int(trainer.state.timestamp.sample)
 
 
 def _loader(run: Run, plan: Plan, num_workers: int = 0, weight_lag: int = WEIGHT_LAG) -> MixtureLoader:
@@ -210,15 +249,12 @@ def _loader(run: Run, plan: Plan, num_workers: int = 0, weight_lag: int = WEIGHT
         plan,
         num_workers=num_workers,
         cache_dir=training.cache_dir,
+        cache_limit=training.cache_limit,
         weight_lag=weight_lag,
         verify_hashes=training.verify_hashes,
         pin_memory=training.device == "gpu",
         labels=False,  # `CausalLM` needs none
     )
-
-
-def _store(recipe: RunRecipe) -> ShardStore:
-    return ShardStore(recipe.training.cache_dir, recipe.training.verify_hashes)
 
 
 def _fit(trainer: Trainer, folder: RunFolder) -> None:
@@ -300,22 +336,10 @@ def _build_trainer(run: Run, loader: MixtureLoader, callbacks: list[Callback], c
     )
 
 
-def _xdoge(run: Run, loader: MixtureLoader, recipe: XdogeRecipe) -> XDoGE:
-    """Return the callback with a probe of its own: a uniform plan, the same number of rows of each stream."""
-    rows = recipe.sequences_per_stream * len(run.plan.streams)
-    probes = 2 * (run.plan.num_batches // recipe.interval_batches + 1)
-    plan = build_plan(
-        run.catalog,
-        weights="uniform",
-        budget_tokens=probes * rows * run.plan.sequence_length,
-        batch_size=rows,
-        sequence_length=run.plan.sequence_length,
-        window_samples=run.plan.window_samples,
-        seed=run.plan.seed + 1,
-    )
+def _xdoge(run: Run, loader: MixtureLoader, probe: MixtureLoader, recipe: XdogeRecipe) -> XDoGE:
     return XDoGE(
         loader,
-        _loader(run, plan),
+        probe,
         run.folder.weights,
         interval_batches=recipe.interval_batches,
         mu=recipe.mu,

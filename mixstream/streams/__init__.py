@@ -11,7 +11,9 @@ compression  what MDSWriter compresses shards with
 hashes       what MDSWriter notes of its files
 files        where a shard's file is, raw or compressed
 store        makes the raw file be there, in a cache where it is not, checks and maps it
+needs        what a run needs next of its shards, as its store is told
 catalog      the streams under one folder
 verify       every shard looked through
+remote       object stores behind one small interface
 writer       a new stream, whole or not at all
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +18,8 @@ HELDOUT = "heldout"
 MAX_COUNT = (1 << 62) - 1  # what can still be added up in 64 bits
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Positive = Annotated[int, Field(gt=0, le=MAX_COUNT)]
-StreamName = Annotated[str, Field(pattern=r"^[^./\s][^/\s]*$")]
+_STREAM_NAME = r"^[^./\s][^/\s]*$"
+StreamName = Annotated[str, Field(pattern=_STREAM_NAME)]
 
 
 class TokenizerInfo(FileModel):
@@ -88,6 +90,11 @@ class StreamManifest(FileModel):
         if self.num_bytes is None:
             return None
         return (self.num_tokens + (self.remainder_tokens or 0)) / self.num_bytes
+
+
+def is_stream_name(name: str) -> bool:
+    """Tell whether stream.json may give a stream that name."""
+    return re.search(_STREAM_NAME, name) is not None
 
 
 def read_manifest(directory: Path | RemoteFolder) -> StreamManifest | None:

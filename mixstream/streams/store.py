@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from mixstream.errors import ShardError, StreamError
+from mixstream.errors import CacheError, ShardError, StreamError
 from mixstream.streams.cache.crew import NEVER, Agenda, Crew
 from mixstream.streams.cache.folder import CacheFolder, Entry
 from mixstream.streams.cache.making import Job
@@ -34,6 +34,8 @@ OpenT = TypeVar("OpenT")
 REQUESTS = 16  # at a time, of one process
 AHEAD_BYTES = 2 << 30  # to have here before they are read
 MAX_AHEAD = 4096  # shards
+OPENINGS = 10  # of one shard that others remove again and again
+LOOKS = 8  # while what is seen to come is read
 
 
 class TokenShards(Shards, Protocol):
@@ -75,6 +77,7 @@ class ShardStore:
         self._verified: set[Path] = set()
         self._warned: set[str] = set()
         self._working_set = 0
+        self._foresees_nothing = True
         self._by_file: dict[str, dict[str, int]] = {}
         self._forget: Callable[[str, int], None] | None = None
         self._opened: dict[Entry, tuple[str, int]] = {}  # what a reader has from the cache
@@ -151,9 +154,20 @@ class ShardStore:
         """
         self._forget = forget
 
-    def foresee(self, streams: Sequence[Shards], foresight: Foresight) -> None:
-        """Take a new look into the future of `streams`, which `foresight` numbers."""
+    def is_here(self, shards: Shards, number: int) -> bool:
+        """Return whether a shard can be opened without waiting."""
+        if self._local_path(shards, number):
+            return True
+        return self._open_cache()[1].holds(self._job(shards, number).entry)
+
+    def foresee(self, streams: Sequence[Shards], foresight: Foresight) -> float:
+        """Take a new look into the future of `streams`, which `foresight` numbers.
+
+        Returns:
+            The batch by which to look again, if weights do not change.
+        """
         cache, crew = self._open_cache()
+        self._foresees_nothing = False
         ahead = AHEAD_BYTES if cache.limit is None else cache.limit // 4
         near: dict[Entry, tuple[float, Job]] = {}
         room = max(ahead, self._working_set)
@@ -167,9 +181,11 @@ class ShardStore:
             if room < 0 or len(near) == MAX_AHEAD:
                 break
             near[job.entry] = need.batch, job
+        seen = [batch for batch, _ in near.values()] or [0.0]
+        again = seen[0] + (seen[-1] - seen[0]) / LOOKS
         if cache.limit is None:  # nothing is removed
             crew.foresee(Agenda(near))
-            return
+            return again
         uses = {self._folder_of(shards): foresight.next_use(number) for number, shards in enumerate(streams)}
         numbers = {self._folder_of(shards): self._numbers(shards) for shards in streams}
 
@@ -178,6 +194,7 @@ class ShardStore:
             return NEVER if number is None else float(uses[entry.folder][number])
 
         crew.foresee(Agenda(near, next_use))
+        return again
 
     def traffic(self) -> dict[str, Traffic]:
         """Return what was moved so far, by stream."""
@@ -196,9 +213,11 @@ class ShardStore:
         cache, crew = self._open_cache()
         path = cache.path_of(job.entry)
         is_anew = False
-        while True:
+        for _ in range(OPENINGS):
             self._opened[job.entry] = shards.name, number  # it may be given up before `demand` returns, and here anew
             self._meter.add(shards.name, waited_seconds=crew.demand(job))
+            if self._foresees_nothing and cache.limit is not None:
+                crew.keep_latest(max(self._working_set, job.size))
             self._opened[job.entry] = shards.name, number
             try:
                 return make(path, self._map(shards, number, path))
@@ -209,6 +228,9 @@ class ShardStore:
                 if is_anew:
                     raise ShardError(f"{problem}; so it is in {job}, convert or upload the stream again") from None
                 is_anew = True
+        raise CacheError(
+            f"{path}: was removed or damaged {OPENINGS} times before it could be opened; see who does that"
+        )
 
     def _map(self, shards: Shards, number: int, path: Path) -> Bytes:
         data = map_file(path, int(shards.index.file_bytes[number]))
@@ -263,7 +285,12 @@ class ShardStore:
         with self._lock:
             if self._cache is None or self._crew is None:
                 assert self.cache_dir is not None, "checked by `_folder_of`"
-                self._cache = CacheFolder(self.cache_dir, self.cache_limit)
+                meter = self._meter
+                self._cache = CacheFolder(
+                    self.cache_dir,
+                    self.cache_limit,
+                    lambda entry: meter.add(entry.folder.rpartition("-")[0], evicted=1),
+                )
                 forget = weakref.WeakMethod(self._forget_entry)
                 self._crew = Crew(
                     self._cache,

@@ -89,6 +89,11 @@ def foreign_entry(directory: Path) -> Path | None:
     return None
 
 
+def is_part(path: str) -> bool:
+    """Tell whether a path below a stream's directory may be a part of the stream, or of its held-out split."""
+    return _PART.fullmatch(path.removeprefix(f"{HELDOUT}/")) is not None
+
+
 def _prefix(directory: Path) -> str:
     return f".{directory.name}.tmp-"
 

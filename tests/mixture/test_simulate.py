@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from walking import walk
 
 from mixstream import build_plan
 from mixstream.errors import BudgetError, StateError
-from mixstream.loader.order import StreamOrder
-from mixstream.mixture.simulate import simulate, told_bytes
+from mixstream.loader.order import Growth, StreamOrder
+from mixstream.mixture.simulate import simulate, told_bytes, working_set_bytes
 from mixstream.streams.catalog import Catalog
 
 HEADER = 100
@@ -259,3 +260,40 @@ def test_another_catalog_is_refused():
 )
 def test_bytes_as_a_person_reads_them(count, told):
     assert told_bytes(count) == told
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_working_set_holds_what_is_open_in_any_lanes(data):
+    """Wherever lanes are in their streams, the window that each reads and the one after it fit, cut shards and all."""
+    shards = {f"l{i}.d": data.draw(shard_sizes.filter(lambda sizes: sum(sizes) >= 4)) for i in range(2)}
+    plain = catalog_of(shards)
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    streams = {
+        name: dataclasses.replace(
+            stream, index=dataclasses.replace(stream.index, file_bytes=rng.integers(1, 1000, len(shards[name])))
+        )
+        for name, stream in plain.streams.items()
+    }
+    catalog = Catalog(plain.root, streams)
+    lanes, window_samples = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 30))
+    own = data.draw(st.integers(1, lanes))
+    plan = build_plan(catalog, "uniform", 80 * lanes, lanes, lanes=lanes, window_samples=window_samples)
+    growths, most = {}, 0
+    for name, sizes in shards.items():
+        known = sorted(data.draw(st.sets(st.sampled_from(np.cumsum(sizes).tolist()), max_size=2)) - {sum(sizes)})
+        growth = [Growth(size, (turn * 7,) * lanes) for turn, size in enumerate(known)]
+        growths[name] = len(growth)
+        order = StreamOrder(name, np.array(sizes), window_samples, 17, lanes, growth)
+        sets = [most_open(order, catalog[name].index, lane) for lane in range(lanes)]
+        together = [set().union(*chosen) for chosen in itertools.product(*sets[:own])][:2000]
+        most += max(catalog[name].index.file_bytes[list(here)].sum() for here in together)
+    assert most <= working_set_bytes(plan, catalog, own, growths)
+
+
+def most_open(order, index, lane):
+    """Return sets of shards that a lane has open together, window by window, the largest few."""
+    ends = np.cumsum(index.shard_samples)
+    windows = [set(np.searchsorted(ends, rows, side="right").tolist()) for rows in lane_windows(order, lane, 60)]
+    pairs = {frozenset(here | after) for here, after in itertools.pairwise(windows)} or {frozenset(windows[0])}
+    return sorted(pairs, key=lambda own: -index.file_bytes[list(own)].sum())[:4]

@@ -6,7 +6,7 @@ import random
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream.errors import RemoteError
@@ -52,6 +52,7 @@ def test_delays_are_anything_up_to_a_bound_that_doubles(attempt, chance, first, 
     assert patience.delay(attempt, chance) == pytest.approx(chance * min(bound, most))
 
 
+@settings(max_examples=40)
 @given(st.floats(1, 500), st.floats(1, 60), st.floats(0, 40))
 def test_the_total_time_is_bounded_and_said(give_up, longest, work):
     clock = Clock()

@@ -18,7 +18,7 @@ from functools import partial
 
 from mixstream.errors import CacheError, MixstreamError
 from mixstream.streams.cache.folder import CacheFolder, Entry, cannot_write
-from mixstream.streams.cache.making import Job, Making, Piece, StoppedError
+from mixstream.streams.cache.making import SLOW_SECONDS, Job, Making, Piece, StoppedError
 from mixstream.streams.cache.traffic import Meter
 from mixstream.streams.remote import Patience
 
@@ -167,6 +167,19 @@ class Crew:
             self._later = {entry: when for entry, when in self._later.items() if entry in near}
             self._wake()
 
+    def holds(self, entry: Entry) -> bool:
+        """Return whether an entry is here and in use."""
+        with self._changed:
+            return entry in self._held
+
+    def keep_latest(self, size: int) -> None:
+        """Give up what was demanded least lately, but for the latest `size` bytes: who has no agenda does so."""
+        with self._changed:
+            for entry in sorted(self._held, key=self._held.__getitem__, reverse=True):
+                size -= self._cache.entries.get(entry, 0)
+                if size < 0 and entry not in self._demanded:
+                    self._give_up(entry)
+
     def close(self) -> None:
         """End the threads; one that waits for an answer ends with that, and the last one closes the cache.
 
@@ -229,15 +242,16 @@ class Crew:
             while not self._stop.is_set():
                 if (task := self._next()) is not None:
                     return task
-                # One of the threads looks about every so often what others have made.
-                self._changed.wait(ELSEWHERE_SECONDS * len(self._threads) if self._later else None)
+                # One of the threads looks about every so often what others have made, or what is slow.
+                every = ELSEWHERE_SECONDS if self._later else SLOW_SECONDS / 10 if self._demanded else None
+                self._changed.wait(every * len(self._threads) if every else None)
         return None
 
     def _next(self) -> Callable[[], None] | None:
         """Return the most urgent piece of work, or None."""
         now = time.monotonic()
         for entry in sorted(self._demanded, key=lambda entry: entry not in self._waited):
-            if (piece := self._piece(entry)) is not None:
+            if (piece := self._piece(entry, is_waited_for=entry in self._waited)) is not None:
                 return piece
             if self._may_begin(entry, now):
                 return self._beginning_of(self._demanded[entry], NOW if entry in self._waited else SOON)
@@ -253,12 +267,12 @@ class Crew:
                 return self._beginning_of(job, batch)
         return None
 
-    def _piece(self, entry: Entry) -> Callable[[], None] | None:
+    def _piece(self, entry: Entry, is_waited_for: bool = False) -> Callable[[], None] | None:
         making = self._makings.get(entry)
-        piece = making.take() if making else None
+        piece = making.take(is_waited_for) if making else None
         if making is None or piece is None:
             return None
-        making.num_workers += 1
+        making.workers += 1
         return partial(self._work, making, piece)
 
     def _may_begin(self, entry: Entry, now: float) -> bool:
@@ -282,7 +296,7 @@ class Crew:
             self._beginning.discard(job.entry)
             if making is not None:
                 self._makings[job.entry] = making
-                making.num_workers = 1 if making.is_fetched else 0
+                making.workers = 1 if making.is_fetched else 0
             self._wake()
         if making is not None and making.is_fetched:  # nothing to fetch, only to decompress
             self._work(making, None)
@@ -322,6 +336,7 @@ class Crew:
     def _hold(self, entry: Entry) -> None:
         with self._changed:
             self._held[entry] = 0
+            self._makings.pop(entry, None)
             self._beginning.discard(entry)
             self._demanded.pop(entry, None)
             self._later.pop(entry, None)
@@ -334,32 +349,30 @@ class Crew:
 
     def _work(self, making: Making, piece: Piece | None) -> None:
         """Fetch a piece; after the last one, finish. What is broken is left by the last who works at it."""
-        entry, problem, finished = making.job.entry, None, False
+        entry, problem = making.job.entry, None
         try:
             if (piece is None or making.work(piece, self._stop)) and making.finish():
                 self._cache.finish(entry, making.part, making.job.size)
-                finished = True
+                making.is_finished = True
+                self._hold(entry)
         except StoppedError:
             pass
         except MixstreamError as found:
             problem = found
         with self._changed:
-            making.num_workers -= 1
-            if problem is not None:
+            making.workers -= 1
+            if problem is not None and not making.is_finished:
                 making.spoil(problem)
-            ended = finished or (making.problem is not None and not making.num_workers)
-            if ended:
+            has_failed = making.problem is not None and not making.workers and not making.is_finished
+            if has_failed:
                 del self._makings[entry]
-            if finished:  # at once: between the two it would be there, in use by nobody
-                self._hold(entry)
-            elif ended:  # nobody may begin it anew while its part is being removed
-                self._beginning.add(entry)
+                self._beginning.add(entry)  # nobody may begin it anew while its part is being removed
             self._changed.notify_all()
-        if finished:
-            making.close()
-        elif ended and making.problem is not None:
+        if has_failed and making.problem is not None:
             self._abandon(making)
             self._fail(entry, making.problem)
+        elif making.is_finished and not making.workers:
+            making.close()
 
     def _abandon(self, making: Making) -> None:
         making.close()

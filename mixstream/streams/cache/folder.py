@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
@@ -56,12 +56,15 @@ class Entry(NamedTuple):
 class CacheFolder:
     """One user of a cache folder; several threads share it, every process and every store has its own."""
 
-    def __init__(self, path: Path, limit: int | None = None) -> None:
+    def __init__(
+        self, path: Path, limit: int | None = None, on_evict: Callable[[Entry], object] = lambda entry: None
+    ) -> None:
         """Open a folder, made if it is not there, private to the user; what dead processes left is removed.
 
         Args:
             path: the folder.
             limit: bytes that it may hold; None: what the disk does.
+            on_evict: is told of entries that were removed to make room.
 
         Raises:
             CacheError: it cannot be made or written.
@@ -69,6 +72,7 @@ class CacheFolder:
         self.path = path
         self.limit = limit
         self.entries: dict[Entry, int] = {}  # as last seen: others add and remove
+        self._on_evict = on_evict
         self._begun: set[Entry] = set()  # made here: this user's own locks do not keep it from removing them
         self._reservation: Path | None = None
         self._thread_lock = threading.Lock()
@@ -138,7 +142,9 @@ class CacheFolder:
                 if victim is None:
                     self._write_used(used)
                     return None
-                used -= self._remove(victim)
+                if removed := self._remove(victim):
+                    used -= removed
+                    self._on_evict(victim)
             self._write_used(used)
             for folder in reversed(held.relative_to(self.path).parents):  # each private
                 (self.path / folder).mkdir(mode=0o700, exist_ok=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from mixstream.streams.remote import Fault, Patience, RemoteFolder, Trying
 
 PIECE_BYTES = 8 << 20  # of a request: a store gives a connection some tens of MB/s, but many connections
 ATTEMPTS = 3  # at a shard that comes damaged
+SLOW_SECONDS = 3.0  # without a chunk, until another request is sent for the same piece where a reader waits for it
 
 Piece = tuple[int, int]
 
@@ -64,8 +66,9 @@ class Making:
 
     Attributes:
         job, part: what is made, and where.
+        workers: threads that work at it; the last to leave closes it.
         problem: why it cannot be made, once that is known.
-        num_workers: threads that are at it, counted by the crew.
+        is_finished: whether it is in its place.
     """
 
     def __init__(self, job: Job, part: Path, verify_hashes: bool, patience: Patience, meter: Meter) -> None:
@@ -77,10 +80,12 @@ class Making:
         self._meter = meter
         self._file = os.open(part, os.O_RDWR | os.O_CLOEXEC)
         self._damaged = 0
+        self._misfits = 0
         self._lock = threading.Lock()
         self._trying: Trying | None = None
+        self.workers = 0
         self.problem: MixstreamError | None = None
-        self.num_workers = 0
+        self.is_finished = False
         self._begin()
 
     @property
@@ -104,9 +109,16 @@ class Making:
         self.problem = self.problem or problem
         self._pieces.clear()
 
-    def take(self) -> Piece | None:
-        """Return a piece that nobody works at, or None."""
-        return self._pieces.popleft() if self._pieces else None
+    def take(self, is_waited_for: bool = False) -> Piece | None:
+        """Return a piece that nobody works at, or of what is waited for one whose request is slow; or None."""
+        with self._lock:
+            now = time.monotonic()
+            piece = self._pieces.popleft() if self._pieces else None
+            if piece is None and is_waited_for:
+                piece = next((own for own, last in self._flying.items() if last + SLOW_SECONDS < now), None)
+            if piece is not None:
+                self._flying[piece] = now
+            return piece
 
     def work(self, piece: Piece, stop: threading.Event) -> bool:
         """Fetch a piece; return whether it was the last one. Several threads may at once, each its own.
@@ -117,17 +129,19 @@ class Making:
             CacheError: the disk is full.
             StoppedError: `stop` was set meanwhile.
         """
-        folder = self.job.shards.directory
+        folder, flying = self.job.shards.directory, self._flying
         assert isinstance(folder, RemoteFolder), "what lies here has no pieces"
         folder = replace(folder, patience=self._patience)  # the store's, not the catalog's
         try:
-            if folder.ranged:
-                self._fetch(folder, piece, stop)
-            else:
-                self._copy(folder, stop)
+            (self._fetch if folder.ranged else self._copy)(folder, piece, stop)
+        except MixstreamError:
+            if piece in flying:
+                raise
         except OSError as problem:
             raise cannot_write(self.part, problem, self.job.size) from None
         with self._lock:
+            if flying.pop(piece, None) is None:  # another request was faster
+                return False
             self._left -= 1
             return not self._left
 
@@ -165,35 +179,27 @@ class Making:
         step = PIECE_BYTES if isinstance(folder, RemoteFolder) and folder.ranged else size
         starts = range(0, size, step) if isinstance(folder, RemoteFolder) and size else ()
         self._pieces = deque((start, min(start + step, size)) for start in starts)
+        self._flying: dict[Piece, float] = {}  # pieces that are worked at, and when their last chunk came
         self._left = len(self._pieces)
         self._packed = bytearray(size) if self._pieces and self.job.shards.index.compression else None
 
     def _fetch(self, folder: RemoteFolder, piece: Piece, stop: threading.Event) -> None:
-        """Fetch bytes [start, stop) of the object, going on from where a request broke off."""
-        name, size = self.job.source
-        (at, end), write, misfits = piece, self._writer(), 0
+        """Fetch bytes [start, stop) of the object, going on from where a request broke off.
+
+        Another thread may be at the same piece, where this one was slow; both write the same.
+        """
+        (at, end), write, flying = piece, self._writer(), self._flying
         self._trying = trying = Trying(str(self.job), self._patience, stop)
-        while at < end:
-            self._meter.add(self.job.shards.name, requests=1)
+        while at < end and _goes_on(piece, flying, stop):
             try:
-                body = (folder / name).get(at, end) if end - at < size else (folder / name).get()
-                if body.size != size:
-                    misfits += 1
-                    told = f"{self.job}: {body.size:,} bytes, index.json says {size:,}"
-                    if misfits == ATTEMPTS:
-                        raise ShardError(f"{told} (asked {ATTEMPTS} times); upload it again")
-                    raise Fault(told, "passing")
-                self._etags.add(body.etag)
-                for chunk in body.chunks:
-                    if stop.is_set():
-                        raise StoppedError
-                    count = len(chunk)
-                    if at + count > end:
-                        raise Fault(f"more than the {end - piece[0]:,} bytes that were asked for", "passing")
+                for chunk in self._request(folder, at, end):
+                    if not _goes_on(piece, flying, stop):
+                        return
                     write(at, chunk)
-                    at += count
-                    self._received += count  # of one shard, for messages
-                    self._meter.add(self.job.shards.name, bytes=count)
+                    at += len(chunk)
+                    flying[piece] = time.monotonic()
+                    self._received += len(chunk)
+                    self._meter.add(self.job.shards.name, bytes=len(chunk))
                     trying.progressed()
                 if at < end:
                     raise Fault(f"ended after {at - piece[0]:,} of {end - piece[0]:,} bytes", "passing")
@@ -201,15 +207,40 @@ class Making:
                 self._meter.add(self.job.shards.name, faults=1)
                 if fault.told.startswith("416"):  # it ends before the range that was asked for
                     raise ShardError(
-                        f"{self.job}: has no byte {at:,}, index.json says {size:,} bytes; upload it again"
+                        f"{self.job}: has no byte {at:,}, index.json says {self.job.source[1]:,}; upload it again"
                     ) from None
                 trying.failed(fault)
 
-    def _copy(self, folder: RemoteFolder, stop: threading.Event) -> None:
+    def _request(self, folder: RemoteFolder, at: int, end: int) -> Iterator[Any]:
+        """Yield what one request for bytes [at, end) brings.
+
+        Raises:
+            Fault: it failed, or brings more than that.
+            ShardError: the object was of another size `ATTEMPTS` times.
+        """
+        name, size = self.job.source
+        self._meter.add(self.job.shards.name, requests=1)
+        body = (folder / name).get(at, end) if end - at < size else (folder / name).get()
+        if body.size != size:
+            self._misfits += 1
+            told = f"{self.job}: {body.size:,} bytes, index.json says {size:,}"
+            if self._misfits >= ATTEMPTS:
+                raise ShardError(f"{told} (asked {ATTEMPTS} times); upload it again")
+            raise Fault(told, "passing")
+        self._etags.add(body.etag)
+        for chunk in body.chunks:
+            at += len(chunk)
+            if at > end:
+                raise Fault(f"brought {at - end:,} bytes more than were asked for", "passing")
+            yield chunk
+
+    def _copy(self, folder: RemoteFolder, piece: Piece, stop: threading.Event) -> None:
         """Have the whole object copied into the part file."""
         name, size = self.job.source
         self._trying = trying = Trying(str(self.job), self._patience, stop)
         while True:
+            if stop.is_set():
+                raise StoppedError
             self._meter.add(self.job.shards.name, requests=1)
             try:
                 (folder / name).copy_to(self.part)
@@ -275,3 +306,14 @@ class Making:
         rest, at = memoryview(data), 0
         while at < self.job.size:
             at += os.pwrite(self._file, rest[at:], at)
+
+
+def _goes_on(piece: Piece, flying: dict[Piece, float], stop: threading.Event) -> bool:
+    """Return whether a piece is still to be fetched: no other thread has.
+
+    Raises:
+        StoppedError: the store was closed.
+    """
+    if stop.is_set():
+        raise StoppedError
+    return piece in flying

@@ -4,6 +4,8 @@ urls         which URLs are taken, what they name, and what must not be told of 
 retry        what can pass, how long it is waited for, and what is told meanwhile
 environment  where a store is and how it is reached, as the environment says
 faults       what went wrong with a request, in one line without secrets
+credentials  of S3's profiles, which obstore does not read
+opening      a store is opened once a process
 obstores     S3, GCS, Azure, HTTP and files, through obstore
 downloaders  what only streaming's downloaders know: whole objects, to a file
 folder       RemoteFolder: all of the above behind one name

@@ -6,6 +6,7 @@ Nothing is listed or written there. A downloader is kept for each thread and ser
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -19,6 +20,7 @@ from mixstream.streams.remote.retry import Fault
 from mixstream.streams.remote.urls import Root, redact, url_of
 
 _REFUSED = (ValueError, TypeError, LookupError, AttributeError, AssertionError, PermissionError, NotImplementedError)
+_REFUSED_NAMES = re.compile("Auth|Credential|Config|HostKey")  # of errors that no class of Python's is above
 
 _open = threading.local()
 
@@ -56,7 +58,7 @@ def copy(root: Root, path: str, target: Path) -> None:
             ) from None
         except Exception as problem:  # noqa: BLE001  each of their libraries raises classes of its own
             _drop(root)
-            raise _read_fault(problem) from None
+            raise read_fault(problem) from None
         shutil.move(part, target)
 
 
@@ -77,7 +79,7 @@ def _drop(root: Root) -> None:
         downloader.clean_up()
 
 
-def _read_fault(problem: Exception) -> Fault:
+def read_fault(problem: Exception) -> Fault:
     """Return what a downloader's error says: its status where it has one, else what its class lets hope for."""
     told = redact(f"{type(problem).__name__}: {problem}")[:300]
     if isinstance(problem, FileNotFoundError):
@@ -89,4 +91,5 @@ def _read_fault(problem: Exception) -> Fault:
     if status is not None:
         fault = read_status(status)
         return Fault(f"{fault.told} ({told})", fault.kind)
-    return Fault(told, "refused" if isinstance(problem, _REFUSED) else "passing")
+    refused = isinstance(problem, _REFUSED) or _REFUSED_NAMES.search(type(problem).__name__)
+    return Fault(told, "refused" if refused else "passing")

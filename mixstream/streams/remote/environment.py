@@ -15,6 +15,7 @@ from mixstream.streams.remote.faults import ALLOW_REDIRECTS, NOWHERE
 from mixstream.streams.remote.urls import LOOPBACK, Root
 
 S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "S3_ENDPOINT_URL")
+REQUEST_STALLS = 4
 METADATA_HOSTS = ("169.254.169.254", "169.254.170.2", "169.254.170.23")  # instances and containers ask for credentials
 DEFAULT_REGION = "us-east-1"
 
@@ -103,7 +104,7 @@ def client_options(
 
     Args:
         place: how the store is reached.
-        stall_seconds: without a byte, until a request fails.
+        stall_seconds: without a byte, until a request fails; `REQUEST_STALLS` times that for all of it.
         environ: the environment.
         proxied: whether the environment has a proxy for a URL.
 
@@ -114,7 +115,7 @@ def client_options(
         "allow_http": place.endpoint.startswith("http://"),
         "connect_timeout": _seconds(min(stall_seconds, 5.0)),
         "read_timeout": _seconds(stall_seconds),
-        "timeout": "1day",  # of a whole object, however large: a stall ends it long before
+        "timeout": _seconds(REQUEST_STALLS * stall_seconds),  # what drips is no stall; another request goes on
     }
     if environ.get(ALLOW_REDIRECTS) == "1":
         return options

@@ -13,6 +13,7 @@ from mixstream.errors import RemoteError
 from mixstream.formats import FileModel, parse, parse_json
 from mixstream.streams.remote import downloaders, obstores
 from mixstream.streams.remote.obstores import Body
+from mixstream.streams.remote.opening import open_store
 from mixstream.streams.remote.retry import Fault, Patience, Trying
 from mixstream.streams.remote.urls import Root, join_path, parse_url, url_of
 
@@ -61,7 +62,7 @@ class RemoteFolder:
         """
         root, path = parse_url(url)
         if root.ranged:
-            obstores.open_store(root, patience.stall_seconds)
+            open_store(root, patience.stall_seconds)
         else:
             downloaders.check(root)
         return cls(root, path, patience)
@@ -116,18 +117,14 @@ class RemoteFolder:
             RemoteError: the store refuses, or does not answer for long.
         """
 
-        def read() -> bytes | None:
+        trying = Trying(str(self), self.patience)
+        while True:
             try:
-                return self._read()
+                return self._read_on(trying) if self.ranged else self._read_copy()
             except Fault as fault:
                 if fault.kind == "missing":
-                    return None
-                raise
-
-        content = self._persist(read)
-        if content is None:
-            raise FileNotFoundError(f"{self}: there is no such object")
-        return content
+                    raise FileNotFoundError(f"{self}: there is no such object") from None
+                trying.failed(fault)
 
     def exists(self) -> bool:
         """Return whether there is an object of this path.
@@ -217,9 +214,32 @@ class RemoteFolder:
         if not self.ranged:
             raise RemoteError(f"{self}: {self.root.scheme}: is only read from; upload with the tools of that store")
 
-    def _read(self) -> bytes:
-        if self.ranged:
-            return b"".join(self.get().chunks)
+    def _read_on(self, trying: Trying) -> bytes:
+        """Return the object, read on by further requests where one breaks off that had brought something.
+
+        Raises:
+            Fault: a request brought nothing, or another object has taken this one's place.
+        """
+        content, etags = bytearray(), set()
+        while True:
+            begun = len(content)
+            try:
+                body = self.get(begun or None)
+                etags.add(body.etag)
+                if len(etags) > 1:
+                    raise Fault("another object has taken its place while it was read", "passing")
+                for chunk in body.chunks:
+                    content += chunk
+                    trying.progressed()
+                if len(content) != body.size:
+                    raise Fault(f"{len(content):,} of {body.size:,} bytes came", "passing")
+                return bytes(content)
+            except Fault as fault:
+                if fault.kind != "passing" or len(content) == begun or len(etags) > 1:
+                    raise
+                trying.failed(fault)
+
+    def _read_copy(self) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "object"
             self.copy_to(copy)

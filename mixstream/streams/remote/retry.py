@@ -44,13 +44,14 @@ class Patience:
         give_up_seconds: without any progress, until an error is raised.
         first_delay_seconds: upper bound of the first pause; each one after has twice the bound before.
         max_delay_seconds: upper bound of every pause.
-        stall_seconds: without a byte of an answer, until a request counts as failed.
+        stall_seconds: without a byte of an answer, until a request counts as failed; four times that is the longest
+            that one may take, before another goes on where it was.
     """
 
     give_up_seconds: float = 300.0
     first_delay_seconds: float = 0.5
     max_delay_seconds: float = 30.0
-    stall_seconds: float = 15.0
+    stall_seconds: float = 10.0
 
     def delay(self, attempt: int, chance: float) -> float:
         """Return the pause after the `attempt`-th fault in a row (from 1): anything up to a bound that doubles.
@@ -130,11 +131,11 @@ class Trying:
     def _wait(self, until: float, deadline: float) -> None:
         while not self._stop.is_set():
             now = self._clock()
-            if now - self._reported >= REPORT_SECONDS:
+            if now >= self._reported + REPORT_SECONDS:
                 self._report(now, deadline)
             if now >= until:
                 return
-            self._pause(min(until, self._reported + REPORT_SECONDS) - now)
+            self._pause(min(until, self._reported + REPORT_SECONDS) - now)  # above 0, as both comparisons say
 
     def _report(self, now: float, deadline: float) -> None:
         self._reported = now

@@ -1,0 +1,75 @@
+"""The command line: parse, one call, print. Errors of ours are one line and exit code 2.
+
+streams   convert, upload, inspect, verify
+mixture   plan, weights
+runs      train, report
+showing   what they print
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import typer
+
+from mixstream.cli import mixture, runs, streams
+from mixstream.errors import MissingExtraError, MixstreamError
+
+EXTRAS = {
+    "streaming": "convert",
+    "pyarrow": "convert",
+    "tokenizers": "convert",
+    "torch": "train",
+    "composer": "train",
+    "transformers": "train",
+    "matplotlib": "report",
+    "jinja2": "report",
+}
+
+app = typer.Typer(
+    help="Stream, mix and resample multilingual corpora for pre-training.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for _command in (
+    streams.convert,
+    streams.upload,
+    streams.inspect,
+    streams.verify,
+    mixture.plan,
+    mixture.weights,
+    runs.train,
+    runs.report,
+):
+    app.command()(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, 2 with one line for an error of ours, 130 for Ctrl-C."""
+    try:
+        with _told_extras():
+            app(args=arguments)
+    except MixstreamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as problem:  # a folder that may not be written, a full disk
+        print(f"error: {problem.filename or 'cannot go on'}: {problem.strerror}", file=sys.stderr)
+        sys.exit(2)
+
+
+@contextmanager
+def _told_extras() -> Iterator[None]:
+    """Turn a missing optional dependency into an error that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as problem:
+        extra = EXTRAS.get((problem.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        raise MissingExtraError(
+            f"this needs the package {problem.name!r}; install it with pip install 'mixstream-llm[{extra}]'"
+        ) from None

@@ -1,0 +1,5 @@
+"""``python -m mixstream.cli``."""
+
+from mixstream.cli import main
+
+main()
