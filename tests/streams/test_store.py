@@ -260,7 +260,9 @@ def test_a_shard_that_is_bad_again_when_made_anew_is_refused(tmp_path, edit_json
     write(tmp_path / "eu.a", hashes=[])
     edit_json(tmp_path / "eu.a" / "index.json", lambda index: index["shards"][1].update(samples=1))
     stream = open_stream("eu.a", tmp_path / "eu.a")
-    with pytest.raises(ShardError, match=r"header says \d+ samples, index.json says 1; so it is in .*shard.00001.mds.zstd"):
+    with pytest.raises(
+        ShardError, match=r"header says \d+ samples, index.json says 1; so it is in .*shard.00001.mds.zstd"
+    ):
         ShardStore(tmp_path / "cache").open_shard(stream, 1)
     assert not list((tmp_path / "cache").rglob("*.mds"))
 
