@@ -72,8 +72,8 @@ class TokenReader:
         self._least_bytes = min(stream.column.dtype.itemsize for stream in streams)
         self._open: dict[int, Shard] = {}
         self._closed: list[Shard] = []  # that somebody may still be reading from
-        self._opening: Counter[int] = Counter()  # by threads
-        self._forgotten: set[int] = set()  # while they were being opened: read once, and then closed
+        self._needed: Counter[int] = Counter()  # by threads that open what they read; together, or they never had all
+        self._forgotten: set[int] = set()  # meanwhile: read once, and then closed
         self._readers = 0
         self._clock = 0
         self._lock = threading.Lock()
@@ -95,18 +95,22 @@ class TokenReader:
                 rows = slice(first, first + MAX_OPEN_SHARDS)
                 self.read(stream[rows], sample[rows], out[rows], None if again is None else again[rows])
             return
-        shard = np.empty_like(stream)
-        while True:
-            self._begin()
-            try:
-                bad = self._gather(stream, sample, shard, out, _NOTHING if again is None else again)
-            finally:
-                self._end()
-            if bad != CLOSED:
-                break
-            begun = time.perf_counter()
-            self._open_all(shard)
-            self.waited_seconds += time.perf_counter() - begun
+        shard, needed = np.empty_like(stream), Counter[int]()
+        try:
+            while True:
+                self._begin()
+                try:
+                    bad = self._gather(stream, sample, shard, out, _NOTHING if again is None else again)
+                finally:
+                    self._end()
+                if bad != CLOSED:
+                    break
+                begun = time.perf_counter()
+                self._open_all(shard, needed)
+                self.waited_seconds += time.perf_counter() - begun
+        finally:
+            if needed:
+                self._let_go(needed)
         if bad >= 0:
             self._refuse(int(stream[bad]), int(sample[bad]), out[bad])
 
@@ -120,7 +124,7 @@ class TokenReader:
         """Close a shard of a stream, if it is open: it is about to leave the cache."""
         number = int(self._first_shard[self._numbers[name]]) + shard
         with self._lock:
-            if number in self._opening:
+            if number in self._needed:
                 self._forgotten.add(number)
             elif number in self._open:
                 self._close(number)
@@ -142,18 +146,22 @@ class TokenReader:
         seconds = 0.0
         for first in range(0, len(stream), MAX_OPEN_SHARDS):
             rows = slice(first, first + MAX_OPEN_SHARDS)
-            shard, source = np.empty_like(stream[rows]), np.empty_like(stream[rows])
-            while True:
-                self._begin()
-                try:
-                    known = self._locate(stream[rows], sample[rows], shard, source)
-                    begun = time.perf_counter()
-                    if native is not None and known != CLOSED:
-                        native.touch(source, self._length * self._least_bytes)
-                finally:
-                    self._end()
-                if known != CLOSED or not self._open_all(shard, wait=False):
-                    break
+            shard, source, needed = np.empty_like(stream[rows]), np.empty_like(stream[rows]), Counter[int]()
+            try:
+                while True:
+                    self._begin()
+                    try:
+                        known = self._locate(stream[rows], sample[rows], shard, source)
+                        begun = time.perf_counter()
+                        if native is not None and known != CLOSED:
+                            native.touch(source, self._length * self._least_bytes)
+                    finally:
+                        self._end()
+                    if known != CLOSED or not self._open_all(shard, needed, wait=False):
+                        break
+            finally:
+                if needed:
+                    self._let_go(needed)
             seconds += time.perf_counter() - begun
         return seconds / max(1, len(stream))
 
@@ -169,12 +177,20 @@ class TokenReader:
         if native is not None:
             self._lock.acquire()
             self._readers -= 1
-        for number in [number for number in self._forgotten if number in self._open and number not in self._opening]:
-            self._forgotten.discard(number)
-            self._close(number)
         if not self._readers:
             self._closed.clear()
         self._lock.release()
+
+    def _let_go(self, needed: Counter[int]) -> None:
+        """Note that a thread has read the shards it needed; those that were to be closed meanwhile are."""
+        with self._lock:
+            self._needed -= needed  # and what is at none is left out
+            for number in [number for number in needed if number in self._forgotten and number not in self._needed]:
+                self._forgotten.discard(number)
+                if number in self._open:
+                    self._close(number)
+            if not self._readers:
+                self._closed.clear()
 
     def _table(self) -> tuple[Any, ...]:
         self._clock += 1
@@ -212,26 +228,25 @@ class TokenReader:
         row: Int64 = places - self._starts[shard]
         return row
 
-    def _open_all(self, shard: Int64, wait: bool = True) -> bool:
+    def _open_all(self, shard: Int64, needed: Counter[int], wait: bool = True) -> bool:
         """Open those of `shard` that are not, and close those read least lately beyond the limit.
 
-        What is slow about it happens without the lock, for which a reader of open shards would have to wait.
+        What is slow about it happens without the lock, for which a reader of open shards would have to wait. What is
+        open or opened stays so until `needed`, which counts it, is let go.
 
         Returns:
             Whether all were here; where not, and it was not to wait, none is opened.
         """
-        missing = [number for number in dict.fromkeys(shard.tolist()) if not self._address[number]]
+        numbers = list(dict.fromkeys(shard.tolist()))
+        missing = [number for number in numbers if not self._address[number]]
         if not wait and not all(self._store.is_here(*self._place(number)) for number in missing):
             return False
         with self._lock:
-            self._opening.update(missing)
-        try:
-            for number in missing:  # in the order in which they are waited for
-                self._store.expect(*self._place(number))
-            self._note({number: self._open_shard(number) for number in missing})
-        finally:
-            with self._lock:
-                self._opening -= Counter(missing)  # and what is at none is left out
+            needed.update(numbers)
+            self._needed.update(numbers)
+        for number in missing:  # in the order in which they are waited for
+            self._store.expect(*self._place(number))
+        self._note({number: self._open_shard(number) for number in missing})
         return True
 
     def _note(self, opened: Mapping[int, Shard]) -> None:

@@ -177,7 +177,7 @@ class Crew:
         with self._changed:
             for entry in sorted(self._held, key=self._held.__getitem__, reverse=True):
                 size -= self._cache.entries.get(entry, 0)
-                if size < 0 and entry not in self._demanded:
+                if size < 0 and entry not in self._waited and entry not in self._expected:
                     self._give_up(entry)
 
     def close(self) -> None:
