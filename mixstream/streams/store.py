@@ -196,6 +196,11 @@ class ShardStore:
         crew.foresee(Agenda(near, next_use))
         return again
 
+    @property
+    def waits(self) -> int:
+        """How often a reader had to wait for a shard so far."""
+        return 0 if self._crew is None else self._crew.waits
+
     def traffic(self) -> dict[str, Traffic]:
         """Return what was moved so far, by stream."""
         return self._meter.read()
