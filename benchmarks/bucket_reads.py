@@ -78,7 +78,7 @@ class Reading:
 Batches = Iterator[dict[str, torch.Tensor]]
 
 
-def mixstream(asked: Reading) -> tuple[Any, Batches]:
+def open_mixstream(asked: Reading) -> tuple[Any, Batches]:
     """Return the loader and its batches."""
     from mixstream import Catalog, build_plan
     from mixstream.loader import MixtureLoader
@@ -95,7 +95,7 @@ def mixstream(asked: Reading) -> tuple[Any, Batches]:
     return loader, iter(loader)
 
 
-def streaming(asked: Reading) -> tuple[Any, Batches]:
+def open_streaming(asked: Reading) -> tuple[Any, Batches]:
     """Return a loader of StreamingDataset, and its batches."""
     from streaming import Stream, StreamingDataset
     from torch.utils.data import DataLoader
@@ -155,7 +155,7 @@ def read(asked: Reading) -> Taken:
     taken, hashed = Taken(), hashlib.blake2b()
     draws: list[np.ndarray] = []
     begun = time.perf_counter()
-    loader, batches = (mixstream if asked.contender == "mixstream" else streaming)(asked)
+    loader, batches = (open_mixstream if asked.contender == "mixstream" else open_streaming)(asked)
     waited_first = 0.0
     while True:
         called = time.perf_counter()
@@ -201,7 +201,7 @@ def main() -> None:
     if asked.contender == "mixstream":
         import obstore  # noqa: F401
 
-        import mixstream.loader
+        import mixstream.loader  # noqa: F401
     else:
         import boto3  # noqa: F401
         import streaming  # noqa: F401
@@ -211,7 +211,7 @@ def main() -> None:
     else:
         from measure import rate
 
-        batches = (item["input_ids"] for item in mixstream(asked)[1])
+        batches = (item["input_ids"] for item in open_mixstream(asked)[1])
         taken = Taken(rate=rate(batches, asked.batch_size, asked.steady))
     Path(asked.cache).mkdir(exist_ok=True)
     print(json.dumps(asdict(taken)), flush=True)

@@ -150,6 +150,11 @@ class ShardStore:
         """Have brought what comes next; see `CachedShards.foresee`."""
         return self._cache().foresee(streams, foresight)
 
+    @property
+    def waits(self) -> int:
+        """How often a reader had to wait for a shard so far."""
+        return 0 if self._cached is None else self._cached.waits
+
     def traffic(self) -> dict[str, Traffic]:
         """Return what was moved so far, by stream."""
         return self._meter.read()

@@ -23,6 +23,7 @@ from mixstream.streams.cache.traffic import Meter
 from mixstream.streams.remote import Patience
 
 ELSEWHERE_SECONDS = 0.01  # between looks at what another process makes
+MOMENT_SECONDS = 0.001  # in which a thread takes up what is here
 STALL_SECONDS = 10.0  # between warnings of a reader that waits
 GIVE_UP_SECONDS = 600.0  # for another process, or for room: one that was stopped must not stop the others for ever
 RECOUNT_SECONDS = 5.0
@@ -48,7 +49,11 @@ class Agenda:
 
 
 class Crew:
-    """Brings jobs into the cache; several threads ask it, some of its own work."""
+    """Brings jobs into the cache; several threads ask it, some of its own work.
+
+    Attributes:
+        waits: how often a demand took longer than a moment.
+    """
 
     def __init__(
         self,
@@ -90,6 +95,7 @@ class Crew:
         self._order_is_old = True
         self._recounted = time.monotonic()
         self._clock = 0
+        self.waits = 0
         self._crash: Exception | None = None  # of a thread: a defect of ours
         self._stop = threading.Event()
         self._ended = False
@@ -143,7 +149,9 @@ class Crew:
                 _log.warning("waiting for %s since %.0f s: %s", job, now - begun, self._progress(entry))
         self._clock += 1
         self._held[entry] = self._clock
-        return time.monotonic() - begun
+        waited = time.monotonic() - begun
+        self.waits += waited > MOMENT_SECONDS
+        return waited
 
     def drop(self, entry: Entry) -> bool:
         """Remove an entry that is damaged; False: it was not there, or others use it."""

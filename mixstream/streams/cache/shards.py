@@ -66,6 +66,11 @@ class CachedShards:
         )
         self.close = weakref.finalize(self, self._crew.close)
 
+    @property
+    def waits(self) -> int:
+        """How often a reader had to wait for a shard so far."""
+        return self._crew.waits
+
     def on_forget(self, forget: Forget) -> None:
         """Have ``forget(stream name, shard number)`` called before a shard that was opened is given up."""
         self._forget = forget
