@@ -133,9 +133,9 @@ def test_two_processes_read_a_bucket_as_one_reads_files_and_go_on_after_kill_9(
     streams, bucket, proxy, tmp_path, secrets
 ):
     """One cache for both of them, smaller than the data; killed on the way, the same command goes on."""
-    url, mixture = bucket.upload(streams), RUN["mixture"] | {"window_samples": 7, "budget_tokens": 150 * 10 * 8}
-    cache = cached(tmp_path / "cache", 12_000, heldout_batches=40)
-    local = single(streams, tmp_path / "local", mixture=mixture, training=RUN["training"] | {"heldout_batches": 40})
+    url, mixture = bucket.upload(streams), RUN["mixture"] | {"window_samples": 7, "budget_tokens": 80 * 10 * 8}
+    cache = cached(tmp_path / "cache", 12_000, heldout_batches=30)
+    local = single(streams, tmp_path / "local", mixture=mixture, training=RUN["training"] | {"heldout_batches": 30})
     recipes = {"local": local, "cut": single(url, tmp_path / "cut", mixture=mixture, **cache)}
     assert stored_bytes(streams) > 12_000
     saved = {name: str(save(tmp_path / f"{name}.yaml", content)) for name, content in recipes.items()}
@@ -146,7 +146,7 @@ def test_two_processes_read_a_bucket_as_one_reads_files_and_go_on_after_kill_9(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        wait_for_batch(tmp_path / "cut", 60, process)
+        wait_for_batch(tmp_path / "cut", 12, process)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=30)
