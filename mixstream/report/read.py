@@ -102,7 +102,7 @@ def traffic_of(run: RunRecord) -> list[StreamTraffic]:
 
 
 def waited_share(run: RunRecord) -> tuple[float, float] | None:
-    """Return the seconds that a run waited for shards, summed over ranks, and their share of its time; None: unknown."""
+    """Return the seconds that a run waited for shards, all ranks together, and their share of its time, if known."""
     waited, seconds = run.metrics.get("store/waited_seconds"), run.metrics.get("store/seconds")
     if waited is None or seconds is None:
         return None
