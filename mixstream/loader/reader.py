@@ -226,8 +226,8 @@ class TokenReader:
         with self._lock:
             self._opening.update(missing)
         try:
-            for number in missing[1:]:
-                self._store.expect(*self._place(number))  # while the first is waited for
+            for number in missing:  # in the order in which they are waited for
+                self._store.expect(*self._place(number))
             self._note({number: self._open_shard(number) for number in missing})
         finally:
             with self._lock:

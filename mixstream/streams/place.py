@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mixstream.errors import StreamError
-from mixstream.streams.remote import RemoteFolder, is_url
+from mixstream.streams.remote import Patience, RemoteFolder, is_url
 
 Place = Path | RemoteFolder
 
@@ -17,6 +17,7 @@ ItemT = TypeVar("ItemT")
 FoundT = TypeVar("FoundT")
 
 REQUESTS = 16  # at a time: of many small objects each costs the store's latency
+LOOKING = Patience(give_up_seconds=60.0)  # at indexes, when a mistyped endpoint is likelier than a store that is down
 
 _ONE_SLASH = re.compile(r"[a-z][a-z0-9+.-]+:/[^/]", re.IGNORECASE)
 
@@ -30,7 +31,7 @@ def find_place(root: str | Path) -> Place:
     """
     text = str(root)
     if isinstance(root, str) and is_url(root):
-        return RemoteFolder.open(root)
+        return RemoteFolder.open(root, LOOKING)
     if _ONE_SLASH.match(text) and not Path(text).exists():  # pathlib takes one of the two
         raise StreamError(f"{text}: is a URL that has become a path, and so lost a slash; give it as a text")
     return Path(root)

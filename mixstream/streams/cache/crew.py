@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +28,7 @@ GIVE_UP_SECONDS = 600.0  # for another process, or for room: one that was stoppe
 RECOUNT_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
 NOW = float("-inf")
+SOON = -1.0  # before all batches
 NEVER = float("inf")
 
 _log = logging.getLogger("mixstream")
@@ -76,7 +77,9 @@ class Crew:
         self._forget = forget
         self._agenda = Agenda()
         self._wanted: deque[Entry] = deque()  # of the agenda, what is still to be begun
-        self._demanded: dict[Entry, Job] = {}  # what readers wait for
+        self._demanded: dict[Entry, Job] = {}  # what readers wait for, or will in a moment
+        self._waited: Counter[Entry] = Counter()  # readers that do at this moment
+        self._expected: set[Entry] = set()  # not waited for since
         self._held: dict[Entry, int] = {}  # in use by this store; when it was demanded last, by a clock of demands
         self._makings: dict[Entry, Making] = {}
         self._beginning: set[Entry] = set()
@@ -99,6 +102,7 @@ class Crew:
             if job.entry not in self._held and job.entry not in self._demanded:
                 self._failed.pop(job.entry, None)  # it may have been mended
                 self._demanded[job.entry] = job
+                self._expected.add(job.entry)
                 self._wake()
 
     def demand(self, job: Job) -> float:
@@ -107,29 +111,39 @@ class Crew:
         Raises:
             RemoteError, ShardError, CacheError: why it cannot be brought.
         """
-        entry, begun = job.entry, time.monotonic()
+        with self._changed:
+            self._waited[job.entry] += 1
+            try:
+                return self._wait_for(job)
+            finally:
+                self._waited -= Counter([job.entry])
+                self._expected.discard(job.entry)
+
+    def _wait_for(self, job: Job) -> float:
+        entry, begun, limit = job.entry, time.monotonic(), self._cache.limit
+        if limit is not None and job.size > limit:
+            raise CacheError(f"{job}: has {job.size:,} bytes, more than cache_limit={limit:,}; give a larger one")
         self.expect(job)
         next_told = begun + STALL_SECONDS
-        with self._changed:
-            while entry not in self._held:
-                if entry in self._failed:
-                    raise self._failed.pop(entry)
-                if entry not in self._demanded:
-                    self._demanded[entry] = job
-                    self._wake()
-                self._changed.wait(1.0)
-                now = time.monotonic()
-                if self._stop.is_set() or (now > begun + GIVE_UP_SECONDS and entry not in self._makings):
-                    told = "the store was closed" if self._stop.is_set() else self._progress(entry)
-                    self._demanded.pop(entry, None)
-                    self._later.pop(entry, None)
-                    raise self._crash or CacheError(f"{job}: gave up after {now - begun:.0f} s; {told}")
-                if now > next_told:
-                    next_told = now + STALL_SECONDS
-                    _log.warning("waiting for %s since %.0f s: %s", job, now - begun, self._progress(entry))
-            self._clock += 1
-            self._held[entry] = self._clock
-            return time.monotonic() - begun
+        while entry not in self._held:
+            if entry in self._failed:
+                raise self._failed.pop(entry)
+            if entry not in self._demanded:
+                self._demanded[entry] = job
+                self._wake()
+            self._changed.wait(1.0)
+            now = time.monotonic()
+            if self._stop.is_set() or (now > begun + GIVE_UP_SECONDS and entry not in self._makings):
+                told = "the store was closed" if self._stop.is_set() else self._progress(entry)
+                self._demanded.pop(entry, None)
+                self._later.pop(entry, None)
+                raise self._crash or CacheError(f"{job}: gave up after {now - begun:.0f} s; {told}")
+            if now > next_told:
+                next_told = now + STALL_SECONDS
+                _log.warning("waiting for %s since %.0f s: %s", job, now - begun, self._progress(entry))
+        self._clock += 1
+        self._held[entry] = self._clock
+        return time.monotonic() - begun
 
     def drop(self, entry: Entry) -> bool:
         """Remove an entry that is damaged; False: it was not there, or others use it."""
@@ -145,7 +159,8 @@ class Crew:
             self._wanted = deque(entry for entry in agenda.near if entry not in self._held)
             self._order_is_old = True
             self._no_room = False
-            for entry in [entry for entry in self._held if entry not in agenda.near]:
+            kept = {*agenda.near, *self._waited, *self._expected}
+            for entry in [entry for entry in self._held if entry not in kept]:
                 self._give_up(entry)
             near = {*agenda.near, *self._demanded}
             self._failed = {entry: problem for entry, problem in self._failed.items() if entry in near}
@@ -235,11 +250,11 @@ class Crew:
     def _next(self) -> Callable[[], None] | None:
         """Return the most urgent piece of work, or None."""
         now = time.monotonic()
-        for entry, job in self._demanded.items():
-            if (piece := self._piece(entry, is_waited_for=True)) is not None:
+        for entry in sorted(self._demanded, key=lambda entry: entry not in self._waited):
+            if (piece := self._piece(entry, is_waited_for=entry in self._waited)) is not None:
                 return piece
             if self._may_begin(entry, now):
-                return self._beginning_of(job, NOW)
+                return self._beginning_of(self._demanded[entry], NOW if entry in self._waited else SOON)
         for entry in self._makings:  # in the order in which they were begun, which is that of need
             if (piece := self._piece(entry)) is not None:
                 return piece
@@ -307,7 +322,7 @@ class Crew:
             part = cache.reserve_part(entry, job.size, self._victims(batch))
         if part is None:
             cache.leave(entry)
-            if batch == NOW:
+            if batch <= SOON:
                 self._postpone(entry)
             else:
                 self._no_room = True
@@ -348,9 +363,10 @@ class Crew:
             making.workers -= 1
             if problem is not None and not making.is_finished:
                 making.spoil(problem)
-            has_failed = making.problem is not None and not making.workers
+            has_failed = making.problem is not None and not making.workers and not making.is_finished
             if has_failed:
                 del self._makings[entry]
+                self._beginning.add(entry)  # nobody may begin it anew while its part is being removed
             self._changed.notify_all()
         if has_failed and making.problem is not None:
             self._abandon(making)
@@ -401,7 +417,8 @@ class Crew:
             if used <= batch:
                 return None
             self._order.pop()
-            is_wanted = entry in self._demanded or entry in self._beginning or entry in self._makings
+            is_wanted = entry in self._waited or (batch > NOW and entry in self._expected)  # made, but not yet opened
+            is_wanted |= entry in self._demanded or entry in self._beginning or entry in self._makings
             if not is_wanted and entry in self._cache.entries:
                 return entry
         return None

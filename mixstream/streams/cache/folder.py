@@ -146,7 +146,8 @@ class CacheFolder:
                     used -= removed
                     self._on_evict(victim)
             self._write_used(used)
-            part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in reversed(held.relative_to(self.path).parents):  # each private
+                (self.path / folder).mkdir(mode=0o700, exist_ok=True)
             _allocate(part, size)
             self._write_used(used + size)
             return part
@@ -195,6 +196,7 @@ class CacheFolder:
                 )
             self.unreserve()
             self._reservation = self._reservations / f"{name}.{size}.{secrets.token_hex(8)}"
+            self._reservation.touch(mode=0o600)
             self._reservation_file = self._reservation.open("wb")
             fcntl.flock(self._reservation_file, fcntl.LOCK_EX)
 
@@ -236,8 +238,7 @@ class CacheFolder:
 
     def _remove(self, entry: Entry) -> int:
         """Remove an entry that nobody else uses; return the bytes that it had."""
-        size = self.entries.get(entry)
-        if not self._locks.seize(str(entry)):
+        if entry in self._begun or not self._locks.seize(str(entry)):
             return 0
         try:
             path = self.path_of(entry)

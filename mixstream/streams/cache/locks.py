@@ -46,8 +46,9 @@ class NamedLocks:
 
     def close(self) -> None:
         """Give all locks back."""
-        os.close(self.file)
-        self.file = -1  # the number may be another file's from now on
+        file, self.file = self.file, -1  # the number may be another file's from now on
+        if file >= 0:
+            os.close(file)
 
     def _set(self, kind: int, place: int) -> bool:
         try:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,7 @@ class Making:
         """
         folder, flying = self.job.shards.directory, self._flying
         assert isinstance(folder, RemoteFolder), "what lies here has no pieces"
+        folder = replace(folder, patience=self._patience)  # the store's, not the catalog's
         try:
             (self._fetch if folder.ranged else self._copy)(folder, piece, stop)
         except MixstreamError:
@@ -204,6 +205,10 @@ class Making:
                     raise Fault(f"ended after {at - piece[0]:,} of {end - piece[0]:,} bytes", "passing")
             except Fault as fault:
                 self._meter.add(self.job.shards.name, faults=1)
+                if fault.told.startswith("416"):  # it ends before the range that was asked for
+                    raise ShardError(
+                        f"{self.job}: has no byte {at:,}, index.json says {self.job.source[1]:,}; upload it again"
+                    ) from None
                 trying.failed(fault)
 
     def _request(self, folder: RemoteFolder, at: int, end: int) -> Iterator[Any]:
