@@ -133,9 +133,7 @@ def test_what_a_held_out_read_needs_is_never_more_than_is_told(streams):
             assert bytes_at_a_time(catalog, batch_size, most, None) == worst
 
 
-def test_two_processes_read_a_bucket_as_one_reads_files_and_go_on_after_kill_9(
-    streams, bucket, proxy, tmp_path, secrets
-):
+def test_two_processes_read_a_bucket_as_one_reads_files_and_go_on_after_kill_9(streams, bucket, tmp_path):
     """One cache for both of them, smaller than the data; killed on the way, the same command goes on."""
     url, mixture = bucket.upload(streams), RUN["mixture"] | {"window_samples": 7, "budget_tokens": 50 * 10 * 8}
     cache = cached(tmp_path / "cache", 12_000, heldout_batches=20)
