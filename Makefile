@@ -1,4 +1,5 @@
 # make demo [CORPORA=DIR]   the main job, end to end, on the corpus that ships here or on yours
+# make demo-s3 [CORPORA=DIR]  the same from a bucket on an S3 server of the tests, with a cache smaller than the data
 # make test                 the whole test suite
 # make lint                 ruff, mypy, import-linter
 # make bench [BENCH=--quick]  every benchmark, beside other loaders
@@ -6,14 +7,20 @@
 
 CORPORA ?= recipes/quickstart
 DEMO    ?= runs/$(shell basename -- "$$(realpath -m -- "$(CORPORA)")")
+RECIPE  ?= recipes/demo.yaml
 VENV    := .venv
 BIN     := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+# Of demo-s3: shards so small, and a cache so small, that even a small corpus does not fit into it.
+SHARD_BYTES ?= $(shell size=$$(du -sb -- "$(CORPORA)" | cut -f 1); echo $$((size > 131072 ? size / 64 : 2048)))
+CACHE_LIMIT ?= $(shell echo $$((8 * $(SHARD_BYTES) * $$(find "$(CORPORA)" -type f | wc -l) + 8192)))
+IS_GIVEN     = $(filter command environment,$(word 1,$(origin $(1))))
+
+.PHONY: demo demo-s3 demo-of-bucket test lint bench clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 # The supported Pythons are Composer's: 3.10 to 3.12.
 FIND_PYTHON = for p in $(PYTHON) python3 python3.12 python3.11 python3.10; do \
@@ -31,9 +38,23 @@ $(VENV)/installed: pyproject.toml setup.py mixstream/_kernels.c
 	@touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/mixstream convert "$(CORPORA)" --out "$(DEMO)/streams" --sequence-length 128 --holdout 0.15
-	$(BIN)/mixstream train recipes/demo.yaml --streams "$(DEMO)/streams" --out "$(DEMO)"
+	$(BIN)/mixstream convert "$(CORPORA)" --out "$(DEMO)/streams" --sequence-length 128 --holdout 0.15 \
+	  $(if $(call IS_GIVEN,SHARD_BYTES),--shard-bytes $(SHARD_BYTES))
+	$(BIN)/mixstream train $(RECIPE) --streams "$(DEMO)/streams" --out "$(DEMO)"
 	$(BIN)/mixstream report "$(DEMO)/proxy" "$(DEMO)/base" "$(DEMO)/uniform" --out "$(DEMO)/report.html"
+
+# The bucket lives as long as the command: what was trained goes on, streams are made and uploaded anew.
+demo-s3: $(VENV)/installed
+	$(BIN)/python -m tests.servers.s3 --bucket mixstream -- $(MAKE) --no-print-directory demo-of-bucket
+
+demo-of-bucket: URL := s3://mixstream/streams
+demo-of-bucket: OUT := $(DEMO)-s3
+demo-of-bucket:
+	$(BIN)/mixstream convert "$(CORPORA)" --out "$(URL)" --sequence-length 128 --holdout 0.15 \
+	  --shard-bytes $(SHARD_BYTES)
+	$(BIN)/mixstream train $(RECIPE) --streams "$(URL)" --out "$(OUT)" \
+	  --cache-dir "$(OUT)/cache" --cache-limit "$(CACHE_LIMIT)"
+	$(BIN)/mixstream report "$(OUT)/proxy" "$(OUT)/base" "$(OUT)/uniform" --out "$(OUT)/report.html"
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

@@ -36,11 +36,14 @@ class StoreTraffic(Callback):
     the held-out split's included; ``store/waited_seconds``, and ``store/seconds``, the time of which they are a part.
     """
 
-    def __init__(self, sources: Sequence[Source], streams: Sequence[str], interval_batches: int) -> None:
-        """Watch `sources`, which read `streams`."""
+    def __init__(
+        self, sources: Sequence[Source], streams: Sequence[str], interval_batches: int, num_batches: int
+    ) -> None:
+        """Watch `sources`, which read `streams`, in a run of `num_batches`, whose end is logged by itself."""
         self._sources = sources
         self._names = tuple(streams)
         self._interval_batches = interval_batches
+        self._num_batches = num_batches
         self._totals = self._nothing()  # (5 K + 2,) of all ranks, to the last batch's end
         self._before = self._nothing()  # of this process, then
         self._begun = time.monotonic()
@@ -52,7 +55,8 @@ class StoreTraffic(Callback):
     def batch_end(self, state: State, logger: Logger) -> None:
         """Add up over ranks; log, if it is time."""
         self._add(state)
-        if int(state.timestamp.batch) % self._interval_batches == 0:
+        batch = int(state.timestamp.batch)
+        if batch % self._interval_batches == 0 and batch < self._num_batches:
             logger.log_metrics(self._metrics())
 
     def fit_end(self, state: State, logger: Logger) -> None:

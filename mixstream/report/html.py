@@ -13,7 +13,7 @@ import jinja2
 from mixstream.errors import FormatError
 from mixstream.formats import write_whole
 from mixstream.report.plots import draw_all
-from mixstream.report.read import RunRecord, read_runs
+from mixstream.report.read import RunRecord, read_runs, traffic_of, waited_share
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
@@ -51,9 +51,15 @@ def render(runs: Sequence[RunRecord], pictures: dict[str, tuple[str, bytes]]) ->
         told=[run for run in runs if run.languages],
         pairs=pairs(runs),
         heldout=heldout_table(runs),
+        stores=[(run, rows, waited_share(run)) for run in runs if (rows := traffic_of(run))],
         answer=[picture for picture in drawn if picture["name"] == "heldout"],
-        pictures=[picture for picture in drawn if picture["name"] != "heldout"],
+        pictures=[picture for picture in drawn if picture["name"] != "heldout" and not _is_of_store(picture)],
+        of_stores=[picture for picture in drawn if _is_of_store(picture)],
     )
+
+
+def _is_of_store(picture: dict[str, str]) -> bool:
+    return picture["name"].startswith("store-")
 
 
 def pairs(runs: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:

@@ -54,6 +54,7 @@ def draw_all(runs: Sequence[RunRecord]) -> dict[str, tuple[str, bytes]]:
         *(_shares_over_time(run) if run.updates else _shares(run) for run in runs if run.by_stream("exposure/read")),
         *(_repeats(run) for run in runs if run.by_stream("exposure/repeats")),
         *(_losses(run) for run in runs if run.by_stream("exposure/loss")),
+        *(_store(run) for run in runs if run.by_stream("store/bytes") and "store/waited_seconds" in run.metrics),
     ]
     return {name.replace("/", "-"): (caption, _png(figure)) for name, caption, figure in drawn}
 
@@ -133,6 +134,29 @@ def _losses(run: RunRecord) -> Drawing:
     figure, axes = _figure("batch", "training loss, nats/token")
     _lines(axes, run, run.by_stream("exposure/loss"))
     return f"loss-{run.name}", f"{run.name}: training loss by stream", figure
+
+
+def _store(run: RunRecord) -> Drawing:
+    """Draw the bytes fetched and the seconds waited so far."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 0.75 * HEIGHT), layout="constrained")
+    fetched = list(run.by_stream("store/bytes").values())
+    size, unit = _unit(sum(series.values[-1] for series in fetched))
+    left.plot(fetched[0].batches, sum(series.values for series in fetched) / size, color=COLOURS[0], linewidth=1.4)
+    left.set_ylabel(f"fetched so far, {unit}")
+    waited = run.metrics["store/waited_seconds"]
+    right.plot(waited.batches, waited.values, color=COLOURS[1], linewidth=1.4)
+    right.set_ylabel("waited so far, s")
+    for axes in (left, right):
+        axes.set_xlabel("batch")
+        axes.set_ylim(bottom=0)
+        axes.margins(x=0.01)
+    return f"store-{run.name}", f"{run.name}: bytes fetched, and seconds waited for shards", figure
+
+
+def _unit(size: float) -> tuple[float, str]:
+    """Return a unit in which a number of bytes reads well: (bytes, name)."""
+    power = min(4, max(0, int(np.log10(max(size, 1)) // 3)))
+    return 1000.0**power, ("B", "kB", "MB", "GB", "TB")[power]
 
 
 def _heldout(runs: Sequence[RunRecord]) -> Drawing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,39 @@ class RunRecord:
         """Return the series logged as ``what/STREAM``, by stream, in the plan's order."""
         found = {name: self.metrics.get(f"{what}/{name}") for name in self.plan.streams}
         return {name: series for name, series in found.items() if series is not None}
+
+
+@dataclass(frozen=True)
+class StreamTraffic:
+    """What came through the cache of one stream, over all ranks and the whole run so far."""
+
+    name: str
+    bytes: int
+    requests: int
+    faults: int
+    hits: int
+    evicted: int
+
+
+def traffic_of(run: RunRecord) -> list[StreamTraffic]:
+    """Return what came through the cache, by stream and in all; nothing where all was read in its place."""
+    counts = [column.name for column in fields(StreamTraffic) if column.name != "name"]
+    columns = {count: run.by_stream(f"store/{count}") for count in counts}
+    rows = [
+        StreamTraffic(name, **{count: int(series[name].values[-1]) for count, series in columns.items()})
+        for name in run.plan.streams
+        if all(name in series for series in columns.values())
+    ]
+    total = {count: sum(getattr(row, count) for row in rows) for count in counts}
+    return [*rows, StreamTraffic("all streams", **total)] if rows else []
+
+
+def waited_share(run: RunRecord) -> tuple[float, float] | None:
+    """Return the seconds that a run waited for shards, all ranks together, and their share of its time, if known."""
+    waited, seconds = run.metrics.get("store/waited_seconds"), run.metrics.get("store/seconds")
+    if waited is None or seconds is None:
+        return None
+    return float(waited.values[-1]), float(waited.values[-1] / max(seconds.values[-1], 1e-9))
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunRecord]:

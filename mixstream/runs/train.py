@@ -219,7 +219,8 @@ def _train(run: Run, is_first: bool) -> Result:
             callbacks.append(_xdoge(run, loader, probe, run.recipe.xdoge))
             sources.append(probe)
         if run.is_cached:
-            callbacks.append(StoreTraffic(sources, run.plan.streams, training.log_batches))
+            of_run = run.plan.streams, training.log_batches, run.plan.num_batches
+            callbacks.append(StoreTraffic(sources, *of_run))
         samples = _train_on(run, loader, callbacks, is_first)
     return _result(run, loader.ledger().batch, samples, heldout.losses, time.perf_counter() - started)
 

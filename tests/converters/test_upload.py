@@ -40,11 +40,15 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def keys_of(bucket) -> list[str]:
+    return sorted(bucket.keys())
+
+
 def objects(bucket, prefix="") -> dict[str, bytes]:
     client = bucket.server.client
     return {
         key.removeprefix(prefix): client.get_object(Bucket=bucket.name, Key=key)["Body"].read()
-        for key in sorted(bucket.keys())
+        for key in keys_of(bucket)
         if key.startswith(prefix)
     }
 
@@ -118,7 +122,7 @@ def test_a_stream_that_is_replaced_is_none_while_it_is(bucket, proxy, tmp_path):
     with pytest.raises(RemoteError, match=r"eu.a/.*shard.00003.mds.*403"):
         convert(path, url, overwrite=True)
     proxy.set(deny=None)
-    assert not [key for key in bucket.keys() if key.endswith("index.json")]
+    assert not [key for key in keys_of(bucket) if key.endswith("index.json")]
     with pytest.raises(StreamError, match="holds parts of a stream but no index.json"):
         Catalog.open(url)
     assert not convert(path, url)[0].kept  # the same command, without --overwrite too: there is no stream
@@ -138,7 +142,7 @@ def test_a_conversion_that_is_killed_goes_on_where_it_was(bucket, proxy, tmp_pat
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
     try:
         deadline = time.monotonic() + 60
-        while "streams/eu.a/heldout/stream.json" not in bucket.keys():
+        while "streams/eu.a/heldout/stream.json" not in keys_of(bucket):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.05)
@@ -256,12 +260,12 @@ def test_a_stream_that_others_write_meanwhile_is_not_taken_for_whole(streams, bu
     )
     with pytest.raises(StreamError, match=r"shard.00000.mds: has \d+ bytes after its upload, expected \d+; somebody"):
         upload_stream(wrong, find_place(f"{bucket.url}/eu.tales"))
-    assert "eu.tales/index.json" not in bucket.keys()
+    assert "eu.tales/index.json" not in keys_of(bucket)
 
 
 def test_plain_http_finds_streams_by_their_list_and_says_that_it_cannot_look(call, streams, bucket):  # noqa: F811
     upload_streams(streams, f"{bucket.url}/streams")
-    for key in bucket.keys():
+    for key in keys_of(bucket):
         bucket.server.client.put_object_acl(Bucket=bucket.name, Key=key, ACL="public-read")
     url = f"{bucket.server.endpoint}/{bucket.name}/streams"
     code, out, _ = call("inspect", url)

@@ -13,7 +13,7 @@ from conftest import fake_catalog
 from mixstream import build_plan
 from mixstream.errors import FormatError
 from mixstream.report.html import heldout_table, pairs, write_report
-from mixstream.report.read import read_run, read_runs
+from mixstream.report.read import StreamTraffic, read_run, read_runs, traffic_of, waited_share
 
 CATALOG = fake_catalog({"ca.a": [100], "eu.a": [50], "eu.b": [10]})
 
@@ -76,6 +76,29 @@ def test_the_report_is_one_file_with_every_picture_in_it(tmp_path):
     assert "uniform, then learnt online in 3 updates" in page
     assert "1,600" in page
     assert "eu.b" in page
+
+
+def test_what_was_fetched_is_shown_where_something_was(tmp_path):
+    folder = make_run(tmp_path / "base")
+    write_report([folder], tmp_path / "local.html")
+    assert "What was fetched" not in (tmp_path / "local.html").read_text()
+    counts = {"bytes": 1_234_567, "requests": 40, "faults": 3, "hits": 7, "evicted": 5}
+    with (folder / "metrics.jsonl").open("a") as file:
+        for batch, part in ((10, 0.5), (20, 1)):
+            metrics = {f"store/{what}/{name}": part * n for what, n in counts.items() for name in CATALOG.names}
+            metrics |= {"store/waited_seconds": 3 * part, "store/seconds": 40 * part}
+            file.write(json.dumps({"batch": batch, "metrics": metrics}) + "\n")
+    run = read_run(folder)
+    *streams, total = traffic_of(run)
+    assert [row.name for row in streams] == list(run.plan.streams)
+    assert total == StreamTraffic("all streams", 3 * 1_234_567, 120, 9, 21, 15)
+    assert waited_share(run) == (3, 0.075)
+    write_report([folder, make_run(tmp_path / "other")], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<td>3,703,701</td><td>120</td><td>9</td><td>21</td><td>15</td>") == 1
+    assert "base waited 3.0 s for shards, 7.5% of its time" in page
+    assert [path.name for path in (tmp_path / "report").glob("store-*")] == ["store-base.png"]
+    assert "base: bytes fetched, and seconds waited for shards" in page
 
 
 def test_held_out_losses_are_compared_where_only_the_weights_differ(tmp_path):

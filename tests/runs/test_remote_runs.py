@@ -64,13 +64,17 @@ def test_a_proxy_from_a_bucket_is_that_from_files_and_tells_what_it_fetched(stre
     learnt = [(tmp_path / name / "weights.jsonl").read_text() for name in ("local", "remote")]
     assert learnt[0] == learnt[1]
     assert not any(name.startswith("store/") for name in metrics_of(tmp_path / "local"))
-    # Counted at the proxy: each shard once, by training and probes together, and all that the log tells.
+    # Counted at the proxy: each shard once, by training and probes together (but where a slow request was overtaken by
+    # another), and all that the log tells.
     shards = [record for record in proxy.log() if record.method == "GET" and record.path.endswith(".mds")]
-    assert len(shards) == len({record.path for record in shards})
+    sizes = [(streams / record.path.partition("/of/run/")[2]).stat().st_size for record in shards]
+    once = sum({record.path: size for record, size in zip(shards, sizes, strict=True)}.values())
     log = {name: own[24] for name, own in metrics_of(tmp_path / "remote").items() if name.startswith("store/")}
     names = Plan.load(tmp_path / "remote" / "plan.json").streams
     sums = {what: sum(log[f"store/{what}/{name}"] for name in names) for what in ("bytes", "requests", "faults")}
-    assert sums == {"bytes": stored_bytes(streams), "requests": len(shards), "faults": 0}
+    assert (sums["requests"], sums["faults"]) == (len(shards), 0)
+    assert once <= sums["bytes"] <= sum(sizes)
+    assert sum(sizes) <= 1.2 * once < 1.2 * stored_bytes(streams)
     assert 0 < log["store/waited_seconds"] < log["store/seconds"]
     # It is over: nothing is reserved, nothing is half made.
     assert not list((tmp_path / "cache" / ".reserved").iterdir())
@@ -129,13 +133,11 @@ def test_what_a_held_out_read_needs_is_never_more_than_is_told(streams):
             assert bytes_at_a_time(catalog, batch_size, most, None) == worst
 
 
-def test_two_processes_read_a_bucket_as_one_reads_files_and_go_on_after_kill_9(
-    streams, bucket, proxy, tmp_path, secrets
-):
+def test_two_processes_read_a_bucket_as_one_reads_files_and_go_on_after_kill_9(streams, bucket, tmp_path):
     """One cache for both of them, smaller than the data; killed on the way, the same command goes on."""
-    url, mixture = bucket.upload(streams), RUN["mixture"] | {"window_samples": 7, "budget_tokens": 150 * 10 * 8}
-    cache = cached(tmp_path / "cache", 12_000, heldout_batches=40)
-    local = single(streams, tmp_path / "local", mixture=mixture, training=RUN["training"] | {"heldout_batches": 40})
+    url, mixture = bucket.upload(streams), RUN["mixture"] | {"window_samples": 7, "budget_tokens": 50 * 10 * 8}
+    cache = cached(tmp_path / "cache", 12_000, heldout_batches=20)
+    local = single(streams, tmp_path / "local", mixture=mixture, training=RUN["training"] | {"heldout_batches": 20})
     recipes = {"local": local, "cut": single(url, tmp_path / "cut", mixture=mixture, **cache)}
     assert stored_bytes(streams) > 12_000
     saved = {name: str(save(tmp_path / f"{name}.yaml", content)) for name, content in recipes.items()}
@@ -146,7 +148,7 @@ def test_two_processes_read_a_bucket_as_one_reads_files_and_go_on_after_kill_9(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        wait_for_batch(tmp_path / "cut", 60, process)
+        wait_for_batch(tmp_path / "cut", 12, process)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=30)
