@@ -28,7 +28,7 @@ from mixstream.mixture.build import whole_number
 from mixstream.mixture.ledger import Ledger
 from mixstream.mixture.plan import Plan
 from mixstream.mixture.simulate import working_set_bytes
-from mixstream.streams.cache.folder import limit_bytes
+from mixstream.streams.cache.limit import limit_bytes
 from mixstream.streams.cache.traffic import Traffic
 from mixstream.streams.store import ShardStore
 

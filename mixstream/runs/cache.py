@@ -13,7 +13,7 @@ from mixstream.loader.foresight import lanes_read
 from mixstream.mixture.plan import Plan
 from mixstream.mixture.simulate import working_set_bytes
 from mixstream.runs.recipe import RunRecipe
-from mixstream.streams.cache.folder import limit_bytes
+from mixstream.streams.cache.limit import limit_bytes
 from mixstream.streams.catalog import Catalog, Stream
 from mixstream.streams.store import ShardStore
 

@@ -12,7 +12,7 @@ from mixstream.errors import RecipeError, nearest
 from mixstream.formats import FileModel, load_yaml, parse
 from mixstream.mixture.build import WINDOW_SAMPLES
 from mixstream.mixture.schedule import Change
-from mixstream.streams.cache.folder import limit_bytes
+from mixstream.streams.cache.limit import limit_bytes
 from mixstream.streams.manifest import MAX_COUNT
 from mixstream.streams.remote import is_url
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mixstream.errors import CacheError
-from mixstream.streams.cache.folder import CacheFolder, Entry, limit_bytes, part_of
+from mixstream.streams.cache.folder import CacheFolder, Entry, part_of
+from mixstream.streams.cache.limit import limit_bytes
 
 ENTRIES = [Entry("eu.a-0", f"shard.{number}.mds") for number in range(5)] + [Entry("ca.b-1", "deep/shard.mds")]
 SIZES = [1, 70, 100, 130, 250, 90]

@@ -2,6 +2,8 @@
 
 locks     locks by name that all processes see
 folder    the files, whole or absent; who uses them, how many bytes they may be
+reservations  what users need at a time
+limit     a limit as a person writes it
 making    one shard on its way: fetched in pieces, checked, decompressed
 crew      the threads that bring what is needed next, and remove what is needed last
 shards    shards through the cache: its entries, who has them open, what the future asks for

@@ -12,30 +12,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import re
-import secrets
 import threading
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
 from mixstream.errors import CacheError
 from mixstream.streams.cache.locks import NamedLocks
+from mixstream.streams.cache.reservations import Reservations
 
 LOCKS = ".cache"
 RESERVED = ".reserved"
 _SIZE_BYTES = 8
-_UNITS = {"": 1, "b": 1} | {
-    f"{letter}{kind}": base**power
-    for power, letter in enumerate("kmgtp", start=1)
-    for kind, base in (("b", 1000), ("ib", 1024))
-}
-_LIMIT = re.compile(
-    rf"(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>{'|'.join(sorted(_UNITS, reverse=True))})", re.IGNORECASE
-)
 
 
 class Entry(NamedTuple):
@@ -74,13 +63,11 @@ class CacheFolder:
         self.entries: dict[Entry, int] = {}  # as last seen: others add and remove
         self._on_evict = on_evict
         self._begun: set[Entry] = set()  # made here: this user's own locks do not keep it from removing them
-        self._reservation: Path | None = None
         self._thread_lock = threading.Lock()
         with self._told():
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._locks = NamedLocks(path / LOCKS)
-            self._reservations = path / RESERVED
-            self._reservations.mkdir(mode=0o700, exist_ok=True)
+            self._reservations = Reservations(path / RESERVED)
             self.recount()
 
     def path_of(self, entry: Entry) -> Path:
@@ -187,18 +174,20 @@ class CacheFolder:
             CacheError: that is more than the limit leaves, with the numbers.
         """
         with self._told(), self._accounted():
-            others = self._others(name)
+            others = sum(own for other, own in self._reservations.sizes().items() if other != name)
             if self.limit is not None and size + others > self.limit:
                 beside = f" and {others:,} bytes are reserved by others that use {self.path} now" if others else ""
                 raise CacheError(
                     f"cache_limit={self.limit:,} bytes, but {told} needs {size:,} bytes at a time{beside}; give a "
                     f"cache_limit of {size + others:,} bytes or more, or plan with a smaller window_samples"
                 )
-            self.unreserve()
-            self._reservation = self._reservations / f"{name}.{size}.{secrets.token_hex(8)}"
-            self._reservation.touch(mode=0o600)
-            self._reservation_file = self._reservation.open("wb")
-            fcntl.flock(self._reservation_file, fcntl.LOCK_EX)
+            self._reservations.make(name, size)
+
+    def unreserved(self) -> tuple[int, int]:
+        """Return the bytes of the limit that nobody has reserved, and how many have reserved some."""
+        with self._accounted():
+            sizes = self._reservations.sizes()
+            return max(0, (self.limit or 0) - sum(sizes.values())), len(sizes)
 
     def recount(self) -> None:
         """Look at what is there, remove what dead processes left half-made, and count it all."""
@@ -226,10 +215,7 @@ class CacheFolder:
 
     def unreserve(self) -> None:
         """End `reserve`."""
-        if self._reservation is not None:
-            self._reservation.unlink(missing_ok=True)
-            self._reservation_file.close()
-            self._reservation = None
+        self._reservations.end()
 
     def close(self) -> None:
         """Give back what is in use or reserved."""
@@ -253,22 +239,6 @@ class CacheFolder:
         folder, *rest = file.relative_to(self.path).parts
         return Entry(folder, "/".join(rest))
 
-    def _others(self, name: str) -> int:
-        """Return the bytes that others who live have reserved, each name once; forget the dead."""
-        sizes: dict[str, int] = {}
-        for file in self._reservations.iterdir():
-            other, _, size = file.stem.rpartition(".")
-            if not size.isdecimal():  # not of ours
-                continue
-            with file.open("ab") as own:
-                try:
-                    fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    sizes[other] = max(sizes.get(other, 0), int(size))
-                    continue
-                file.unlink(missing_ok=True)
-        return sum(size for other, size in sizes.items() if other != name)
-
     @contextlib.contextmanager
     def _accounted(self) -> Iterator[int]:
         """Hold the account, in which the bytes used are told."""
@@ -289,21 +259,6 @@ class CacheFolder:
             yield
         except OSError as problem:
             raise cannot_write(self.path, problem, size) from None
-
-
-def limit_bytes(limit: int | str | None) -> int | None:
-    """Return a cache limit in bytes: a whole number, or a text such as ``200 GB`` (10^9) or ``64 GiB`` (2^30).
-
-    Raises:
-        CacheError: it is neither.
-    """
-    if limit is None:
-        return None
-    text = str(limit).replace("_", "").replace(",", "").strip()
-    found = _LIMIT.fullmatch(text)
-    if isinstance(limit, bool) or found is None or not int(Decimal(found["number"]) * _UNITS[found["unit"].lower()]):
-        raise CacheError(f"cache_limit={limit!r}; expected bytes above 0, as a number or such as '200 GB' or '64 GiB'")
-    return int(Decimal(found["number"]) * _UNITS[found["unit"].lower()])
 
 
 def cannot_write(path: Path, problem: OSError, size: int = 0) -> CacheError:

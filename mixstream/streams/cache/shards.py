@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from mixstream.streams.remote import Patience
 REQUESTS = 16  # at a time, of one process
 AHEAD_BYTES = 2 << 30  # to have here before they are read
 MAX_AHEAD = 4096  # shards
+COUNT_SECONDS = 1.0  # between looks at what others have reserved
 LOOKS = 8  # while what is seen to come is read
 
 Forget = Callable[[str, int], None]
@@ -56,6 +58,8 @@ class CachedShards:
         self.folder = CacheFolder(path, limit, lambda entry: meter.add(entry.folder.rpartition("-")[0], evicted=1))
         self._is_elsewhere = is_elsewhere
         self._working_set = 0
+        self._room = 0
+        self._counted = float("-inf")
         self._foresees = False
         self._forget: Forget | None = None
         self._opened: dict[Entry, tuple[str, int]] = {}  # what a reader has open, or is about to
@@ -128,8 +132,7 @@ class CachedShards:
 
     def _near(self, streams: Sequence[Shards], foresight: Foresight) -> dict[Entry, tuple[float, Job]]:
         """Return what is to be here before it is asked for, in the order of need."""
-        limit = self.folder.limit
-        room = max(AHEAD_BYTES if limit is None else limit // 4, self._working_set)
+        room = self._room_ahead()
         near: dict[Entry, tuple[float, Job]] = {}
         for need in foresight.upcoming():
             if not self._is_elsewhere(streams[need.stream], need.shard):
@@ -142,6 +145,20 @@ class CachedShards:
                 break
             near[job.entry] = need.batch, job
         return near
+
+    def _room_ahead(self) -> int:
+        """Return the bytes to have here that are needed next: what was reserved, and more where that takes no one's.
+
+        Of a limit only a part: what is fetched long before its time takes the place of what will be read again.
+        """
+        limit, now = self.folder.limit, time.monotonic()
+        if limit is None:
+            return max(AHEAD_BYTES, self._working_set)
+        if now > self._counted + COUNT_SECONDS:
+            self._counted = now
+            free, users = self.folder.unreserved()
+            self._room = max(self._working_set, min(limit // 4, self._working_set + free // max(1, users)))
+        return self._room
 
     def _next_use(self, streams: Sequence[Shards], foresight: Foresight) -> Callable[[Entry], float]:
         """Return what tells when an entry is needed next: never, where it is of none of the streams."""
