@@ -373,6 +373,7 @@ def test_what_is_needed_last_goes_and_nothing_goes_for_what_is_needed_later(form
             assert time.monotonic() < until, here()
             time.sleep(0.01)
 
+    store.reserve("run", max(sizes(stream)), "a run")
     for shard in (0, 1, 2):
         store.open_shard(stream, shard)
     store.foresee([stream], Known({3: 1.0}, [50, 100, 7, 1, 60, np.inf]))
