@@ -21,6 +21,7 @@ from mixstream.errors import CacheError, RemoteError, ShardError
 from mixstream.loader.reader import TokenReader
 from mixstream.streams.cache import crew, making
 from mixstream.streams.catalog import Catalog, Stream
+from mixstream.streams.needs import Need
 from mixstream.streams.remote import Patience
 from mixstream.streams.store import ShardStore
 
@@ -343,3 +344,46 @@ def test_a_damaged_copy_that_another_uses_is_told(forms, bucket, tmp_path):
     one.close()
     assert two.open_shard(stream, 0).num_samples == 7
     two.close()
+
+
+class Known:
+    """A future of one stream that is given: what comes, and when each shard is needed next."""
+
+    def __init__(self, coming: dict[int, float], uses: list[float]) -> None:
+        self.coming = coming
+        self.uses = np.array(uses)
+
+    def upcoming(self):
+        return (Need(0, shard, batch, batch + 1) for shard, batch in self.coming.items())
+
+    def next_use(self, stream):
+        return self.uses
+
+
+def test_what_is_needed_last_goes_and_nothing_goes_for_what_is_needed_later(forms, bucket, tmp_path):
+    stream = opened(forms, bucket)
+    store = ShardStore(tmp_path / "cache", cache_limit=3 * max(sizes(stream)), patience=QUICK)
+
+    def here() -> set[int]:
+        return {int(path.name[6:11]) for path in (tmp_path / "cache").rglob("*.mds")}
+
+    def wait_for(shards: set[int]) -> None:
+        until = time.monotonic() + 10
+        while here() != shards:
+            assert time.monotonic() < until, here()
+            time.sleep(0.01)
+
+    store.reserve("run", max(sizes(stream)), "a run")
+    for shard in (0, 1, 2):
+        store.open_shard(stream, shard)
+    store.foresee([stream], Known({3: 1.0}, [50, 100, 7, 1, 60, np.inf]))
+    wait_for({0, 2, 3})  # 1 is needed last, though asked for later than 0
+    store.foresee([stream], Known({4: 60.0}, [50, 100, 7, 70, 60, np.inf]))
+    wait_for({0, 2, 4})
+    store.foresee([stream], Known({5: 65.0}, [50, 100, 7, 70, 60, 65]))  # nothing here is needed later
+    time.sleep(0.2)
+    assert here() == {0, 2, 4}
+    store.open_shard(stream, 5)  # but who waits gets it
+    assert here() == {0, 2, 5}
+    assert store.traffic()[NAME].evicted == 3
+    store.close()
