@@ -24,6 +24,7 @@ from servers.proxy import FaultProxy
 from mixstream import Catalog, Plan
 from mixstream.errors import CacheError, RemoteError
 from mixstream.loader import MixtureLoader
+from mixstream.streams.cache.locks import NamedLocks
 from mixstream.streams.reader import MdsReader
 from mixstream.streams.store import ShardStore
 
@@ -53,7 +54,13 @@ def shards_asked(proxy: FaultProxy) -> list:
 
 
 def held(cache: Path) -> int:
-    return sum(path.stat().st_size for path in cache.glob("*.tales-*/*mds*"))
+    """Return the bytes in the cache at a moment: while its account is held nothing comes or goes."""
+    locks = NamedLocks(cache / ".cache")
+    locks.seize_all()
+    try:
+        return sum(path.stat().st_size for path in cache.glob("*.tales-*/*mds*"))
+    finally:
+        locks.close()
 
 
 def smallest_limit(plan: Plan, cache: Path) -> int:
