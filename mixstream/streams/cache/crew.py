@@ -2,24 +2,23 @@
 
 A thread that is free takes the most urgent piece of work there is at that moment, so a new look into the future takes
 effect at once. What is needed soon is in use in the cache's sense, though no reader has opened it yet; what is not
-needed soon any more is given up, and removed where room is wanted for what is needed before it: what is needed last
-goes first (Belady 1966), and nothing goes for what is needed later than itself (Cao et al. 1995: "do no harm").
+needed soon any more is given up, and removed where room is wanted (agenda.py).
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from mixstream.errors import CacheError, MixstreamError
+from mixstream.streams.cache.agenda import NEVER, NOW, SOON, Agenda, Removal
 from mixstream.streams.cache.folder import CacheFolder, Entry, cannot_write
 from mixstream.streams.cache.making import SLOW_SECONDS, Job, Making, Piece, StoppedError
 from mixstream.streams.cache.traffic import Meter
+from mixstream.streams.cache.workers import Task, Workers
 from mixstream.streams.remote import Patience
 
 ELSEWHERE_SECONDS = 0.01  # between looks at what another process makes
@@ -27,25 +26,8 @@ MOMENT_SECONDS = 0.001  # in which a thread takes up what is here
 STALL_SECONDS = 10.0  # between warnings of a reader that waits
 GIVE_UP_SECONDS = 600.0  # for another process, or for room: one that was stopped must not stop the others for ever
 RECOUNT_SECONDS = 5.0
-CLOSE_SECONDS = 1.0
-NOW = float("-inf")
-SOON = -1.0  # before all batches
-NEVER = float("inf")
 
 _log = logging.getLogger("mixstream")
-
-
-@dataclass(frozen=True)
-class Agenda:
-    """What is known of the future.
-
-    Attributes:
-        near: {entry: (batch in which it is needed, job)}, the first first.
-        next_use: batch in which an entry is needed next, infinite where it is not.
-    """
-
-    near: Mapping[Entry, tuple[float, Job]] = field(default_factory=dict)
-    next_use: Callable[[Entry], float] = lambda entry: NEVER
 
 
 class Crew:
@@ -77,7 +59,6 @@ class Crew:
         self._cache = cache
         self._meter = meter
         self._patience = patience
-        self._num_threads = num_threads
         self._verify_hashes = verify_hashes
         self._forget = forget
         self._agenda = Agenda()
@@ -91,16 +72,13 @@ class Crew:
         self._failed: dict[Entry, MixstreamError] = {}
         self._later: dict[Entry, float] = {}  # when to look again at what others make, or what there was no room for
         self._no_room = False  # for what is not demanded
-        self._order: list[tuple[float, int, Entry]] = []  # in which entries go, the last first
-        self._order_is_old = True
+        self._removal = Removal()
         self._recounted = time.monotonic()
         self._clock = 0
         self.waits = 0
-        self._crash: Exception | None = None  # of a thread: a defect of ours
-        self._stop = threading.Event()
-        self._ended = False
-        self._changed = threading.Condition()
-        self._threads: list[threading.Thread] = []
+        self._workers = Workers(num_threads, self._next, self._pause, self._end)
+        self._changed = self._workers.changed
+        self._stop = self._workers.stop
 
     def expect(self, job: Job) -> None:
         """Begin to bring what will be demanded in a moment."""
@@ -143,7 +121,7 @@ class Crew:
                 told = "the store was closed" if self._stop.is_set() else self._progress(entry)
                 self._demanded.pop(entry, None)
                 self._later.pop(entry, None)
-                raise self._crash or CacheError(f"{job}: gave up after {now - begun:.0f} s; {told}")
+                raise self._workers.crash or CacheError(f"{job}: gave up after {now - begun:.0f} s; {told}")
             if now > next_told:
                 next_told = now + STALL_SECONDS
                 _log.warning("waiting for %s since %.0f s: %s", job, now - begun, self._progress(entry))
@@ -165,7 +143,7 @@ class Crew:
         with self._changed:
             self._agenda = agenda
             self._wanted = deque(entry for entry in agenda.near if entry not in self._held)
-            self._order_is_old = True
+            self._removal.expire()
             self._no_room = False
             kept = {*agenda.near, *self._waited, *self._expected}
             for entry in [entry for entry in self._held if entry not in kept]:
@@ -189,73 +167,34 @@ class Crew:
                     self._give_up(entry)
 
     def close(self) -> None:
-        """End the threads; one that waits for an answer ends with that, and the last one closes the cache.
-
-        It may be called by one of them: whoever has the store may be found to be garbage by any thread.
-        """
-        self._stop.set()
+        """Give up all that is held, and end the threads; the last one closes the cache."""
         with self._changed:
-            if self._ended:
+            if self._stop.is_set():
                 return
+            self._stop.set()
             for entry in self._held:
                 self._cache.leave(entry)
             self._held.clear()
             self._cache.unreserve()
-            self._changed.notify_all()
-            threads = [thread for thread in self._threads if thread is not threading.current_thread()]
-        until = time.monotonic() + CLOSE_SECONDS
-        for thread in threads:
-            thread.join(max(0.0, until - time.monotonic()))
-        self._end()
+        self._workers.close()
 
     def _end(self) -> None:
-        """Close the cache, if no thread is left that might still write there."""
-        with self._changed:
-            if self._ended or any(thread.is_alive() for thread in self._threads):
-                return
-            self._ended = True
+        """Close the cache: no thread is left that might still write there."""
         for making in self._makings.values():
             self._abandon(making)
         self._cache.close()
 
     def _wake(self) -> None:
-        """Wake the threads, of which there are as many as there is work for."""
-        work = len(self._demanded) + len(self._wanted) + sum(making.num_pieces for making in self._makings.values())
-        idle = sum(not thread.is_alive() for thread in self._threads)
-        self._threads = [thread for thread in self._threads if thread.is_alive()] if idle else self._threads
-        for _ in range(min(self._num_threads, work) - len(self._threads) if not self._stop.is_set() else 0):
-            thread = threading.Thread(target=self._run, name="mixstream-fetch", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        self._changed.notify_all()
+        pieces = sum(making.num_pieces for making in self._makings.values())
+        self._workers.wake(len(self._demanded) + len(self._wanted) + pieces)
 
-    def _run(self) -> None:
-        try:
-            while (task := self._wait_for_task()) is not None:
-                task()
-        except Exception as crash:  # noqa: BLE001  readers would wait for ever: they raise it
-            self._crash = crash
-            self._stop.set()
-            with self._changed:
-                self._changed.notify_all()
-        finally:
-            with self._changed:
-                self._threads = [thread for thread in self._threads if thread is not threading.current_thread()]
-            if self._stop.is_set():
-                self._end()
+    def _pause(self) -> float | None:
+        """Return when to look again at what others make, or at what is slow."""
+        if self._later:
+            return ELSEWHERE_SECONDS
+        return SLOW_SECONDS / 10 if self._demanded else None
 
-    def _wait_for_task(self) -> Callable[[], None] | None:
-        """Return the next piece of work, or None where the store was closed."""
-        with self._changed:
-            while not self._stop.is_set():
-                if (task := self._next()) is not None:
-                    return task
-                # One of the threads looks about every so often what others have made, or what is slow.
-                every = ELSEWHERE_SECONDS if self._later else SLOW_SECONDS / 10 if self._demanded else None
-                self._changed.wait(every * len(self._threads) if every else None)
-        return None
-
-    def _next(self) -> Callable[[], None] | None:
+    def _next(self) -> Task | None:
         """Return the most urgent piece of work, or None."""
         now = time.monotonic()
         for entry in sorted(self._demanded, key=lambda entry: entry not in self._waited):
@@ -275,7 +214,7 @@ class Crew:
                 return self._beginning_of(job, batch)
         return None
 
-    def _piece(self, entry: Entry, is_waited_for: bool = False) -> Callable[[], None] | None:
+    def _piece(self, entry: Entry, is_waited_for: bool = False) -> Task | None:
         making = self._makings.get(entry)
         piece = making.take(is_waited_for) if making else None
         if making is None or piece is None:
@@ -287,7 +226,7 @@ class Crew:
         known = entry in self._held or entry in self._makings or entry in self._beginning or entry in self._failed
         return not known and self._later.get(entry, now) <= now
 
-    def _beginning_of(self, job: Job, batch: float) -> Callable[[], None]:
+    def _beginning_of(self, job: Job, batch: float) -> Task:
         self._later.pop(job.entry, None)
         self._beginning.add(job.entry)
         return partial(self._begin, job, batch)
@@ -325,7 +264,8 @@ class Crew:
             return None
         part = cache.reserve_part(entry, job.size, self._victims(batch))
         if part is None and self._recounted + RECOUNT_SECONDS < time.monotonic():  # others have come and gone
-            self._recounted, self._order_is_old = time.monotonic(), True
+            self._recounted = time.monotonic()
+            self._removal.expire()
             cache.recount()
             part = cache.reserve_part(entry, job.size, self._victims(batch))
         if part is None:
@@ -405,31 +345,22 @@ class Crew:
 
     def _victims(self, batch: float) -> Iterator[Entry]:
         """Yield what may go for what is needed in `batch`, what is needed last first."""
-        with self._changed:
-            if self._order_is_old or not self._order:  # once: others may use all there is, and go on doing so
-                self._order_is_old = False
-                next_use = self._agenda.next_use
-                self._order = sorted((next_use(e), -self._held.get(e, 0), e) for e in list(self._cache.entries))
+
+        def stays(entry: Entry) -> bool:
+            is_made = entry in self._demanded or entry in self._beginning or entry in self._makings
+            is_to_be_opened = entry in self._waited or (batch > NOW and entry in self._expected)
+            return is_made or is_to_be_opened or entry not in self._cache.entries
+
+        with self._changed:  # once: others may use all there is, and go on doing so
+            self._removal.renew(list(self._cache.entries), self._agenda, self._held)
         while True:
             with self._changed:
-                victim = self._next_victim(batch)
+                victim = self._removal.take(batch, stays)
                 if victim is None:
                     return
                 if victim in self._held:
                     self._give_up(victim)
             yield victim
-
-    def _next_victim(self, batch: float) -> Entry | None:
-        while self._order:
-            used, _, entry = self._order[-1]
-            if used <= batch:
-                return None
-            self._order.pop()
-            is_wanted = entry in self._waited or (batch > NOW and entry in self._expected)  # made, but not yet opened
-            is_wanted |= entry in self._demanded or entry in self._beginning or entry in self._makings
-            if not is_wanted and entry in self._cache.entries:
-                return entry
-        return None
 
     def _progress(self, entry: Entry) -> str:
         """Return what has become of what is waited for, in words."""

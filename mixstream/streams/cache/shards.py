@@ -8,7 +8,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mixstream.streams.cache.crew import NEVER, Agenda, Crew
+from mixstream.streams.cache.agenda import NEVER, Agenda
+from mixstream.streams.cache.crew import Crew
 from mixstream.streams.cache.folder import CacheFolder, Entry
 from mixstream.streams.cache.making import Job
 from mixstream.streams.cache.traffic import Meter
