@@ -64,8 +64,7 @@ class Lookout:
         def run() -> None:
             assert self._forecaster is not None, "there is one since `begin`"
             foresight = self._forecaster.look(ledger, pending)
-            seen_until = self._store.foresee(self._streams, foresight)
-            self._next_batch = seen_until if has_room else ledger.batch + 1
+            self._next_batch = self._store.foresee(self._streams, foresight)
             taken = time.monotonic() - now
             self._next = max(self._next, now + _SHARE * taken)
             self._next_if_waited = now + _SHARE_OF_WAITING * taken

@@ -138,8 +138,12 @@ class Crew:
                 self._give_up(entry)
         return self._cache.remove(entry)
 
-    def foresee(self, agenda: Agenda) -> None:
-        """Take the latest look into the future; give up what is not needed soon any more."""
+    def foresee(self, agenda: Agenda) -> bool:
+        """Take the latest look into the future; give up what is not needed soon any more.
+
+        Returns:
+            Whether all that is near is here.
+        """
         with self._changed:
             self._agenda = agenda
             self._wanted = deque(entry for entry in agenda.near if entry not in self._held)
@@ -151,7 +155,9 @@ class Crew:
             near = {*agenda.near, *self._demanded}
             self._failed = {entry: problem for entry, problem in self._failed.items() if entry in near}
             self._later = {entry: when for entry, when in self._later.items() if entry in near}
+            is_complete = not self._wanted
             self._wake()
+            return is_complete
 
     def holds(self, entry: Entry) -> bool:
         """Return whether an entry is here and in use."""

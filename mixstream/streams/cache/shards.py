@@ -6,6 +6,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from mixstream.streams.cache.agenda import NEVER, Agenda
@@ -19,7 +20,7 @@ from mixstream.streams.remote import Patience
 
 REQUESTS = 16  # at a time, of one process
 AHEAD_BYTES = 2 << 30  # to have here before they are read
-MAX_AHEAD = 4096  # shards
+MAX_AHEAD = 4096  # shards to look at
 COUNT_SECONDS = 1.0  # between looks at what others have reserved
 LOOKS = 8  # while what is seen to come is read
 
@@ -124,28 +125,31 @@ class CachedShards:
             The batch by which to look again, if weights do not change.
         """
         self._foresees = True
-        near = self._near(streams, foresight)
+        near, last = self._near(streams, foresight)
         # What is removed is chosen by when it is needed next; without a limit nothing is.
         next_use = (lambda entry: NEVER) if self.folder.limit is None else self._next_use(streams, foresight)
-        self._crew.foresee(Agenda(near, next_use))
-        batches = [batch for batch, _ in near.values()] or [0.0]
-        return batches[0] + (batches[-1] - batches[0]) / LOOKS
+        is_complete = self._crew.foresee(Agenda(near, next_use))
+        first = next((batch for batch, _ in near.values()), last)
+        if self.folder.limit is not None and not is_complete:
+            return first  # as long as something is fetched, what goes for it is to be chosen by a new look
+        return first + (last - first) / LOOKS
 
-    def _near(self, streams: Sequence[Shards], foresight: Foresight) -> dict[Entry, tuple[float, Job]]:
-        """Return what is to be here before it is asked for, in the order of need."""
-        room = self._room_ahead()
+    def _near(self, streams: Sequence[Shards], foresight: Foresight) -> tuple[dict[Entry, tuple[float, Job]], float]:
+        """Return what is to be here before it is asked for, in the order of need, and how far that was looked for.
+
+        Room goes also to what is read again: streams that fit into it would be looked through to the run's end.
+        """
+        room, last = self._room_ahead(), 0.0
         near: dict[Entry, tuple[float, Job]] = {}
-        for need in foresight.upcoming():
-            if not self._is_elsewhere(streams[need.stream], need.shard):
-                continue
-            job = job_of(streams[need.stream], need.shard)
-            if job.entry in near:
-                continue
-            room -= job.size
-            if room < 0 or len(near) == MAX_AHEAD:
-                break
-            near[job.entry] = need.batch, job
-        return near
+        for need in islice(foresight.upcoming(), MAX_AHEAD):
+            if self._is_elsewhere(streams[need.stream], need.shard):
+                job = job_of(streams[need.stream], need.shard)
+                room -= job.size
+                if room < 0:
+                    break
+                near.setdefault(job.entry, (need.batch, job))
+            last = need.batch
+        return near, last
 
     def _room_ahead(self) -> int:
         """Return the bytes to have here that are needed next: what was reserved, and more where that takes no one's.
