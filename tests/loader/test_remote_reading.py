@@ -215,10 +215,10 @@ def test_four_processes_on_one_cache_bring_each_shard_once(plans, proxy, readers
 
 def test_one_of_four_is_killed_while_it_downloads(plans, proxy, readers, tmp_path):
     proxy.clear()
-    proxy.set(latency_seconds=0.15)
-    for _ in range(4):
+    proxy.set(latency_seconds=0.5)
+    victim = readers.start()
+    for _ in range(3):  # later, or they might have all before it comes to its first shard
         readers.start()
-    victim = readers.processes[0]
     victim.stdout.readline()
     until = time.monotonic() + SECONDS
     while not list((tmp_path / "cache").glob("*/.*.part")):
