@@ -93,8 +93,10 @@ def open_mixstream(asked: Reading) -> tuple[Any, Batches]:
 def open_streaming(asked: Reading) -> tuple[Any, Batches]:
     """Return a loader of StreamingDataset, and its batches."""
     from streaming import Stream, StreamingDataset
+    from streaming.base.util import clean_stale_shared_memory
     from torch.utils.data import DataLoader
 
+    clean_stale_shared_memory()
     parts = {name: {"proportion": own} for name, own in zip(asked.names, asked.weights, strict=False)}
     streams = [
         Stream(remote=f"{asked.root}/{name}", local=f"{asked.cache}/{name}", **parts.get(name, {}))
@@ -153,13 +155,8 @@ def read(asked: Reading) -> Taken:
     draws: list[np.ndarray] = []
     begun = time.perf_counter()
     loader, batches = (open_mixstream if asked.contender == "mixstream" else open_streaming)(asked)
-    waited_first = 0.0
-    while True:
-        called = time.perf_counter()
-        if asked.seconds is not None and called - begun > asked.seconds:
-            break
-        if (batch := next(batches, None)) is None:
-            break
+    waited_first, turns, end = 0.0, asked.turned, begun + (asked.seconds or float("inf"))
+    while (called := time.perf_counter()) < end and (batch := next(batches, None)) is not None:
         now = time.perf_counter()
         if not taken.samples:
             taken.first = now - begun
@@ -175,8 +172,8 @@ def read(asked: Reading) -> Taken:
             hashed.update(batch["input_ids"].numpy().tobytes())
         if asked.drawn:
             draws.append(np.stack([batch["stream"].numpy(), batch["sample"].numpy()]))
-        half = asked.samples // 2
-        if asked.turned and taken.samples - len(batch["input_ids"]) < half <= taken.samples:
+        if turns and taken.samples >= asked.samples // 2:
+            turns = False
             loader.set_weights(dict(zip(asked.names, asked.weights[::-1], strict=True)))
         if asked.pace:
             time.sleep(asked.batch_size / asked.pace)

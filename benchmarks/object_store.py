@@ -20,10 +20,11 @@ Needs `pip install -e '.[dev,bench]'`: moto is in [dev].
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bucket import Bucket, Link, bucket, moved, shard_sizes
@@ -48,19 +49,35 @@ class World:
         bucket: and the link to it.
         folder: that is gone afterwards.
         quick: whether to measure less.
+        urls: of what was uploaded.
     """
 
     bucket: Bucket
     folder: Path
     quick: bool
+    urls: dict[str, str] = field(default_factory=dict)
 
-    def streams(self, count: int, samples: int = SAMPLES, length: int = LENGTH, per: int = SHARD_SAMPLES) -> Path:
+    def large(self, count: int) -> Path:
+        """Return a folder of large streams, which are one and the same under many names, made if it is not there."""
+        one, root = self.streams(1, SAMPLES, LENGTH, SHARD_SAMPLES), self.folder / f"large-{count}"
+        if not root.exists():
+            for number in range(count):
+                shutil.copytree(one / names_of(one)[0], root / f"l{number:04}.web", copy_function=os.link)
+        return root
+
+    def streams(self, count: int, samples: int, length: int, per: int) -> Path:
         """Return a folder of streams of `samples` samples each, `per` to a shard, made if it is not there."""
         root = self.folder / f"{count}x{samples}x{length}"
         if not root.exists():
             size = per * (2 * length + 4) + 400  # room for the header, not for one sample more of 200 tokens
             make_streams(root, [samples] * count, length, shard_bytes=size, hashes=["xxh3_64"])
         return root
+
+    def url(self, root: Path) -> str:
+        """Return the URL of a folder of streams, uploaded if it is not there."""
+        if root.name not in self.urls:
+            self.urls[root.name] = self.bucket.upload(root, root.name)
+        return self.urls[root.name]
 
     def cache(self) -> str:
         """Return an empty folder."""
@@ -83,18 +100,16 @@ def names_of(root: Path) -> tuple[str, ...]:
 
 def start(world: World) -> list[Row]:
     """Time to the first batch and to one repeat."""
-    count, link = 3, Link()
-    root = world.streams(count)
+    count, link = 2, Link()
+    root = world.large(count)
     sizes, names = shard_sizes(root), names_of(root)
-    url = world.bucket.upload(root, "start")
+    url = world.url(root)
     size, rows = max(sizes.values()), []
     for workers in (0, 2):
         base = Reading(FIRST, url, names, "", count * SAMPLES, LENGTH, window=WINDOW, workers=workers)
-        asked = {
-            FIRST: base,
-            "streaming": replace(base, contender="streaming"),
-            "streaming, predownload all": replace(base, contender="streaming", predownload=count * SAMPLES),
-        }
+        asked = {FIRST: base, "streaming": replace(base, contender="streaming")}
+        if not workers:
+            asked["streaming, predownload all"] = replace(asked["streaming"], predownload=count * SAMPLES)
         first: Figures = {name: [] for name in asked}
         first["the link's limit"] = least = []
         notes: dict[str, str] = {}
@@ -138,9 +153,9 @@ def start(world: World) -> list[Row]:
 def waits(world: World) -> list[Row]:
     """Return what a consumer at half of the link's speed waits."""
     count, seconds = (4, 8.0) if world.quick else (10, 20.0)
-    root = world.streams(count)
+    root = world.large(count)
     sizes, names = shard_sizes(root), names_of(root)
-    url = world.bucket.upload(root, "waits")
+    url = world.url(root)
     total = sum(sizes.values())
     link = Link(link_bytes_per_second=2 * total / seconds)
     weights = tuple(2 * (0.1 + 0.8 * place / (count - 1)) / count for place in range(count))
@@ -152,7 +167,6 @@ def waits(world: World) -> list[Row]:
     asked = {
         "no cache limit": base,
         "least cache": replace(base, cache_limit=working_set),
-        "least cache, 2 workers": replace(base, cache_limit=working_set, workers=2),
         "local, in place": replace(base, root=str(root)),
     }
     shares: Figures = {}
@@ -179,21 +193,19 @@ def waits(world: World) -> list[Row]:
 
 def warm(world: World) -> list[Row]:
     """Return the speed of reading what is in the cache already, over that of streams in their place."""
-    count = 3
-    root = world.streams(count)
-    url = world.bucket.upload(root, "warm")
+    count = 2
+    root = world.large(count)
+    url = world.url(root)
     names, cache = names_of(root), world.cache()
     base = Reading(FIRST, url, names, cache, count * SAMPLES, LENGTH, window=WINDOW)
     world.bucket.begin()
     world.read(base)
     rows = []
     for batch_size in (8, 64):
-        endless = replace(base, samples=10**9, batch_size=batch_size, steady=1.0 if world.quick else 2.0)
-        asked = {
-            "in place": replace(endless, root=str(root)),
-            "cached": endless,
-            "cached, with a limit": replace(endless, cache_limit=10**9),
-        }
+        endless = replace(base, samples=10**9, batch_size=batch_size, steady=1.0 if world.quick else 1.5)
+        asked = {"in place": replace(endless, root=str(root)), "cached": endless}
+        if batch_size == 64:
+            asked["cached, with a limit"] = replace(endless, cache_limit=10**9)
         figures, notes = in_turns(
             {name: lambda own=own: world.read(own).rate for name, own in asked.items()}, 2 if world.quick else 3
         )
@@ -220,8 +232,9 @@ def main() -> None:
     asked = parser.parse_args()
     rows = []
     with scratch() as folder, bucket() as behind:
+        world = World(behind, folder, asked.quick)
         for name in asked.only.split(","):
-            rows += parts()[name](World(behind, folder, asked.quick))
+            rows += parts()[name](world)
     report("object_store", rows, quick=asked.quick, **vars(Link()))
 
 

@@ -28,7 +28,7 @@ def cache(world: World) -> list[Row]:
     per, shards = 64, 20 if world.quick else 60
     root = world.streams(len(REPEATS), per * shards, LENGTH, per)
     sizes, names = shard_sizes(root), names_of(root)
-    url = world.bucket.upload(root, "cache")
+    url = world.url(root)
     size, total = max(sizes.values()), sum(sizes.values())
     limit = total // 10
     weights = tuple(repeats / sum(REPEATS) for repeats in REPEATS)
@@ -43,7 +43,7 @@ def cache(world: World) -> list[Row]:
     notes = []
     asked = {
         FIRST: base,
-        "streaming": replace(base, contender="streaming", drawn="", seconds=20.0 if world.quick else 40.0),
+        "streaming": replace(base, contender="streaming", drawn="", seconds=10.0 if world.quick else 25.0),
     }
     for name, own in asked.items():
         world.bucket.begin()
@@ -83,7 +83,7 @@ def faults(world: World) -> list[Row]:
     length, per, streams = 256, 16, 10
     shards = 40 if world.quick else 200
     root = world.streams(streams, per * shards, length, per)
-    url = world.bucket.upload(root, "faults")
+    url = world.url(root)
     sizes = shard_sizes(root)
     base = Reading(FIRST, url, names_of(root), "", streams * per * shards, length, 64, window=per, digest=True)
     right = world.read(replace(base, root=str(root)))
@@ -94,7 +94,8 @@ def faults(world: World) -> list[Row]:
         most = 16 if kinds == ("stall",) else None  # each takes 15 s, 16 at a time
         world.bucket.begin(
             latency_seconds=0.01, fault_share=0.05 if kinds else 0.0, fault_kinds=kinds, match=r"\.mds$",
-            max_faults=most, storm=2, drip_bytes_per_second=8000.0,
+            max_faults=most, storm=2, drip_bytes_per_second=16000.0,
+            fault_latency_seconds=0.5,
         )  # fmt: skip
         taken = world.read(base)
         over = moved(world.bucket, sizes)
@@ -125,9 +126,9 @@ def denied(world: World, base: Reading) -> Row:
 
 def node(world: World) -> list[Row]:
     """Return how often shards are fetched by 4 processes that share a cache folder, one of them killed or none."""
-    count, link = (3, Link())
-    root = world.streams(count)
-    url = world.bucket.upload(root, "node")
+    count, link = 4, Link()
+    root = world.large(count)
+    url = world.url(root)
     sizes = shard_sizes(root)
     hashes = {path.relative_to(root).as_posix(): sha256(path.read_bytes()).hexdigest() for path in root.glob("*/*.mds")}
     base = Reading(FIRST, url, names_of(root), "", count * SAMPLES, LENGTH, window=WINDOW)
