@@ -353,7 +353,8 @@ def test_a_limit_below_what_is_needed_is_refused_with_the_one_that_works(opened,
         ("64 GiB", 64 << 30),
         ("0.5kb", 500),
         ("1.5 TiB", 3 << 39),
-        ("1,000_000 b", 10**6),
+        ("1_000_000 b", 10**6),
+        ("1,500.5 kB", 1_500_500),
         (" 7 mb ", 7 * 10**6),
         ("2PB", 2 * 10**15),
         ("0.1 GB", 10**8),
@@ -364,7 +365,26 @@ def test_limits_in_words(text, size):
 
 
 @pytest.mark.parametrize(
-    "text", [0, -1, "", "0 GB", "-3 GB", "1e9", "GB", "5 XB", "1.5.2 GB", "nan", True, "0.1", "10 GB 3", "٣ GB"]
+    "text",
+    [
+        0,
+        -1,
+        "",
+        "0 GB",
+        "-3 GB",
+        "1e9",
+        "GB",
+        "5 XB",
+        "1.5.2 GB",
+        "nan",
+        True,
+        "0.1",
+        "10 GB 3",
+        "٣ GB",
+        "1,5 GB",
+        "1,50",
+        ",500",
+    ],
 )
 def test_limits_that_are_none(text):
     with pytest.raises(CacheError, match=rf"cache_limit={re.escape(repr(text))}; expected bytes above 0.*'200 GB'"):
