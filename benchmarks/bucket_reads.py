@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ class Reading:
         cache_limit: bytes; None: none.
         pace: samples a second of a consumer that sleeps; None: it does not.
         seconds: after which the reading ends, whatever was read; None: not.
-        ahead: bytes of look-ahead, instead of mixstream's own; None: that.
         digest: whether to hash what was read.
         drawn: where to save (stream, sample) of all draws; empty: nowhere.
         steady: seconds for which samples a second are measured, without end; None: not.
@@ -65,7 +64,6 @@ class Reading:
     cache_limit: int | None = None
     pace: float | None = None
     seconds: float | None = None
-    ahead: int | None = None
     digest: bool = False
     drawn: str = ""
     steady: float | None = None
@@ -82,10 +80,7 @@ def open_mixstream(asked: Reading) -> tuple[Any, Batches]:
     """Return the loader and its batches."""
     from mixstream import Catalog, build_plan
     from mixstream.loader import MixtureLoader
-    from mixstream.streams import store
 
-    if asked.ahead is not None:
-        store.AHEAD_BYTES = asked.ahead
     catalog = Catalog.open(asked.root)
     weights: Any = dict(zip(asked.names, asked.weights, strict=True)) if asked.weights else "natural"
     tokens = asked.samples * asked.length
@@ -135,6 +130,7 @@ class Taken:
         longest: of these calls, seconds.
         waited: seconds that mixstream says it waited after the first batch.
         cpu: seconds of processor of this process.
+        first_rows: (stream, sample) of each row of the first batch; mixstream only.
         digest: of all that was read, in order.
         rate: samples a second, where that was asked for.
     """
@@ -146,6 +142,7 @@ class Taken:
     longest: float = 0.0
     waited: float = 0.0
     cpu: float = 0.0
+    first_rows: list[tuple[int, int]] = field(default_factory=list)
     digest: str = ""
     rate: float = 0.0
 
@@ -167,6 +164,8 @@ def read(asked: Reading) -> Taken:
         if not taken.samples:
             taken.first = now - begun
             waited_first = getattr(loader, "waited_seconds", 0.0)
+            if "sample" in batch:
+                taken.first_rows = list(zip(batch["stream"].tolist(), batch["sample"].tolist(), strict=True))
         else:
             taken.next_seconds += now - called
             taken.longest = max(taken.longest, now - called)
@@ -176,11 +175,8 @@ def read(asked: Reading) -> Taken:
             hashed.update(batch["input_ids"].numpy().tobytes())
         if asked.drawn:
             draws.append(np.stack([batch["stream"].numpy(), batch["sample"].numpy()]))
-        if (
-            asked.turned
-            and taken.samples >= asked.samples // 2
-            and taken.samples - len(batch["input_ids"]) < (asked.samples // 2)
-        ):
+        half = asked.samples // 2
+        if asked.turned and taken.samples - len(batch["input_ids"]) < half <= taken.samples:
             loader.set_weights(dict(zip(asked.names, asked.weights[::-1], strict=True)))
         if asked.pace:
             time.sleep(asked.batch_size / asked.pace)

@@ -80,7 +80,7 @@ def cache(world: World) -> list[Row]:
 
 def faults(world: World) -> list[Row]:
     """Return how long 2,000 shards take while 5 % of requests fail, and whether all was right."""
-    length, per, streams = 64, 64, 10
+    length, per, streams = 256, 16, 10
     shards = 40 if world.quick else 200
     root = world.streams(streams, per * shards, length, per)
     url = world.bucket.upload(root, "faults")
@@ -94,7 +94,7 @@ def faults(world: World) -> list[Row]:
         most = 16 if kinds == ("stall",) else None  # each takes 15 s, 16 at a time
         world.bucket.begin(
             latency_seconds=0.01, fault_share=0.05 if kinds else 0.0, fault_kinds=kinds, match=r"\.mds$",
-            max_faults=most, storm=4, drip_bytes_per_second=2000.0,
+            max_faults=most, storm=2, drip_bytes_per_second=8000.0,
         )  # fmt: skip
         taken = world.read(base)
         over = moved(world.bucket, sizes)
@@ -113,14 +113,14 @@ def faults(world: World) -> list[Row]:
 def denied(world: World, base: Reading) -> Row:
     """Return how long a run takes to end where a shard is refused for ever, and what it says."""
     world.bucket.begin(deny=r"l0003.*shard\.00005\.mds$", latency_seconds=0.05)
+    command = [sys.executable, str(READER), replace(base, cache=world.cache()).told()]
     begun = time.perf_counter()
-    try:
-        world.read(base)
-        said = "NO ERROR"
-    except RuntimeError as problem:
-        said = str(problem)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60.0)
+    seconds = time.perf_counter() - begun
+    told = [line for line in ended.stderr.splitlines() if line.startswith("mixstream.errors")]
+    said = told[0] if ended.returncode and told else "NO ERROR"
     return Row("bucket, a permanent 403 ends the run, from its process' start", "s",
-               {FIRST: [time.perf_counter() - begun]}, reach="under 10 s", notes=[said])  # fmt: skip
+               {FIRST: [seconds]}, reach="under 10 s", notes=[said])  # fmt: skip
 
 
 def node(world: World) -> list[Row]:

@@ -32,8 +32,20 @@ QUICK = {
     "many_streams": ["--seconds", "0.5"],
     "shuffle": [],
     "soak": ["--batches", "50000"],
+    "object_store": ["--quick"],
 }
-PACKAGES = ("mixstream-llm", "numpy", "torch", "mosaicml-streaming", "litdata", "grain", "torchdata", "zstd")
+PACKAGES = (
+    "mixstream-llm",
+    "numpy",
+    "torch",
+    "mosaicml-streaming",
+    "litdata",
+    "grain",
+    "torchdata",
+    "zstd",
+    "obstore",
+    "moto",
+)
 BEGIN, END = "<!-- measured: run_all.py writes from here -->", "<!-- to here -->"
 
 

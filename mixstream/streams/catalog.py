@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +12,7 @@ from mixstream.errors import StreamError, nearest
 from mixstream.streams.compression import EXTENSIONS
 from mixstream.streams.files import check_files, read_raw
 from mixstream.streams.index import INDEX_NAME, MdsIndex, read_index
-from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, TokenizerInfo, read_manifest
+from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, StreamManifest, TokenizerInfo, read_manifest
 from mixstream.streams.place import Place, absolute, all_together, find_place
 from mixstream.streams.shard import Shard
 from mixstream.streams.store import ShardStore
@@ -261,8 +262,7 @@ def open_stream(name: str, directory: Place, token_column: str | None = None) ->
     Raises:
         StreamError, ShardError, FormatError: what is wrong with them.
     """
-    index = read_index(directory)
-    manifest = read_manifest(directory)
+    index, manifest = _read_about(directory)
     wanted = manifest.token_column if manifest and manifest.token_column else token_column
     column = find_token_column(index, str(directory), wanted)
     stream = Stream(
@@ -287,6 +287,15 @@ def open_stream(name: str, directory: Place, token_column: str | None = None) ->
             f"mend stream.json, or convert the corpus again with --overwrite"
         )
     return stream
+
+
+def _read_about(directory: Place) -> tuple[MdsIndex, StreamManifest | None]:
+    """Return what index.json and stream.json say; from an object store both at a time, since each takes its latency."""
+    if isinstance(directory, Path):
+        return read_index(directory), read_manifest(directory)
+    with ThreadPoolExecutor(1, "mixstream-look") as thread:
+        manifest = thread.submit(read_manifest, directory)
+        return read_index(directory), manifest.result()
 
 
 def load_shard(stream: Stream, number: int, verify_hashes: bool = False) -> Shard:
