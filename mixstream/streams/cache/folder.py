@@ -277,7 +277,9 @@ def _check_own(path: Path) -> None:
     """Refuse to make a cache of a folder that is used for something else: what is in a cache may go at any time."""
     if (path / LOCKS).is_file():
         return
-    names = (name for name in sorted(os.listdir(path)) if not name.startswith(".") and name != "lost+found")
+    names = sorted(
+        entry.name for entry in path.iterdir() if not entry.name.startswith(".") and entry.name != "lost+found"
+    )
     other = next((name for name in names if not _OF_A_STREAM.fullmatch(name)), None)
     if other is not None:
         raise CacheError(
