@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mixstream.errors import CacheError
 from mixstream.streams.cache.folder import CacheFolder, Entry, part_of
-from mixstream.streams.cache.limit import limit_bytes
+from mixstream.streams.cache.limit import check_cache_dir, limit_bytes
+from mixstream.streams.store import ShardStore
 
 EU, CA = "eu.a-06612241404e9d2b", "ca.b-89d7e2dda9ad845d"
 ENTRIES = [Entry(EU, f"shard.{number}.mds") for number in range(5)] + [Entry(CA, "deep/shard.mds")]
@@ -389,6 +390,14 @@ def test_limits_in_words(text, size):
 def test_limits_that_are_none(text):
     with pytest.raises(CacheError, match=rf"cache_limit={re.escape(repr(text))}; expected bytes above 0.*'200 GB'"):
         limit_bytes(text)
+
+
+def test_folders_that_are_none():
+    assert check_cache_dir("c") == Path("c")
+    with pytest.raises(CacheError, match=r"cache_dir='s3://b/c': a cache is a folder of this machine, not a URL"):
+        check_cache_dir("s3://b/c")
+    with pytest.raises(CacheError, match=r"cache_dir='': names no folder; give one of a disk of this machine"):
+        ShardStore("")
 
 
 def test_a_folder_that_cannot_be_written_is_told(opened, tmp_path):

@@ -78,11 +78,17 @@ class CacheFolder:
         return self.path / entry.folder / entry.file
 
     def holds(self, entry: Entry, size: int) -> bool:
-        """Return whether an entry is there in its full size."""
+        """Return whether an entry is there in its full size.
+
+        Raises:
+            CacheError: the folder cannot be read.
+        """
         try:
             return os.stat(f"{self.path}/{entry.folder}/{entry.file}").st_size == size  # noqa: PTH116  it is asked often
         except FileNotFoundError:
             return False
+        except OSError as problem:
+            raise cannot_write(self.path, problem) from None
 
     def use(self, entry: Entry, size: int) -> bool:
         """Keep an entry from being removed, if it is there in its full size; else, or while it is made: False."""
@@ -153,14 +159,14 @@ class CacheFolder:
     def abandon(self, entry: Entry, part: Path | None, size: int) -> None:
         """Remove a part that will not be finished, and let others try."""
         if part is not None:
-            with self._accounted() as used:
+            with self._told(), self._accounted() as used:
                 part.unlink(missing_ok=True)
                 self._write_used(used - size)
         self.leave(entry)
 
     def remove(self, entry: Entry) -> bool:
         """Remove an entry, if nobody else uses it."""
-        with self._accounted() as used:
+        with self._told(), self._accounted() as used:
             removed = self._remove(entry)
             self._write_used(used - removed)
             return removed > 0
@@ -194,7 +200,7 @@ class CacheFolder:
 
     def recount(self) -> None:
         """Look at what is there, remove what dead processes left half-made, and count it all."""
-        with self._accounted():
+        with self._told(), self._accounted():
             self.entries.clear()
             used = 0
             for file, size in _files_below(self.path):
@@ -277,13 +283,11 @@ def _check_own(path: Path) -> None:
     """Refuse to make a cache of a folder that is used for something else: what is in a cache may go at any time."""
     if (path / LOCKS).is_file():
         return
-    names = sorted(
-        entry.name for entry in path.iterdir() if not entry.name.startswith(".") and entry.name != "lost+found"
-    )
-    other = next((name for name in names if not _OF_A_STREAM.fullmatch(name)), None)
-    if other is not None:
+    names = sorted(file.name for file in path.iterdir() if not _OF_A_STREAM.fullmatch(file.name))
+    others = [name for name in names if not name.startswith(".") and name != "lost+found"]
+    if others:
         raise CacheError(
-            f"cache {path}: holds {other!r}, which is of no cache; give a folder of its own, such as "
+            f"cache {path}: holds {others[0]!r}, which is of no cache; give a folder of its own, such as "
             f"{path / 'mixstream-cache'}"
         )
 

@@ -1,11 +1,13 @@
-"""A cache's limit as a person writes it."""
+"""A cache's folder and limit as a person writes them."""
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal
+from pathlib import Path
 
 from mixstream.errors import CacheError
+from mixstream.streams.remote import is_url
 
 _UNITS = {"": 1, "b": 1} | {
     f"{letter}{kind}": base**power
@@ -31,3 +33,16 @@ def limit_bytes(limit: int | str | None) -> int | None:
     if not size:
         raise CacheError(f"cache_limit={limit!r}; expected bytes above 0, as a number or such as '200 GB' or '64 GiB'")
     return size
+
+
+def check_cache_dir(cache_dir: str | Path) -> Path:
+    """Return a cache's folder as a path.
+
+    Raises:
+        CacheError: it is a URL, or nothing, which would be the folder that the process is in.
+    """
+    if is_url(str(cache_dir)):
+        raise CacheError(f"cache_dir={str(cache_dir)!r}: a cache is a folder of this machine, not a URL; give a path")
+    if not str(cache_dir).strip():
+        raise CacheError(f"cache_dir={cache_dir!r}: names no folder; give one of a disk of this machine")
+    return Path(cache_dir)
