@@ -136,6 +136,11 @@ class ShardStore:
         if _is_elsewhere(shards, number):
             self._cache(shards).expect(shards, number)
 
+    def withdraw(self, shards: Sequence[tuple[Shards, int]]) -> None:
+        """Note that shards that were expected will not be opened."""
+        if self._cached is not None:
+            self._cached.withdraw(shards)
+
     def is_here(self, shards: Shards, number: int) -> bool:
         """Return whether a shard can be opened without waiting."""
         return not _is_elsewhere(shards, number) or self._cache(shards).is_here(shards, number)

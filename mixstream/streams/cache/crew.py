@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from mixstream.errors import CacheError, MixstreamError
@@ -88,6 +88,11 @@ class Crew:
                 self._demanded[job.entry] = job
                 self._expected.add(job.entry)
                 self._wake()
+
+    def withdraw(self, entries: Iterable[Entry]) -> None:
+        """Note that what was expected will not be demanded."""
+        with self._changed:
+            self._expected.difference_update(entries)
 
     def demand(self, job: Job) -> float:
         """Wait until a shard is in the cache and in use; return the seconds that took.
