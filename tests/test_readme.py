@@ -52,7 +52,7 @@ def test_it_is_short_and_its_files_exist():
         folder = line.split()[0]
         assert (REPOSITORY / folder).exists(), folder
         if folder.endswith("/"):
-            for name in re.findall(r"[\w/]+\.(?:py|html|md|yaml)", line.split(maxsplit=1)[1]):
+            for name in re.findall(r"[\w/-]+\.(?:py|html|md|yaml)", line.split(maxsplit=1)[1]):
                 candidates = [REPOSITORY / folder / name, REPOSITORY / name, REPOSITORY / "converters" / name]
                 assert any(path.exists() for path in candidates), name
     for room in ("streams", "mixture", "methods", "loader", "callbacks", "runs", "report"):

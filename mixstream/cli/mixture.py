@@ -41,6 +41,7 @@ def plan(
     from mixstream.mixture.build import build_plan
     from mixstream.mixture.schedule import read_schedule
     from mixstream.mixture.simulate import simulate as simulate_run
+    from mixstream.mixture.simulate import working_set_bytes
     from mixstream.streams.catalog import Catalog
 
     budgets = _max_repeats(max_repeats)
@@ -61,7 +62,7 @@ def plan(
     decided.save(out)
     show_plan(decided)
     if simulate:
-        show_simulation(simulate_run(decided, catalog), decided)
+        show_simulation(simulate_run(decided, catalog), decided, working_set_bytes(decided, catalog, 1))
     say(f"{decided.num_batches:,} batches of {decided.batch_size} samples; plan in {out}")
 
 

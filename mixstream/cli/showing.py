@@ -67,8 +67,8 @@ def show_plan(decided: Plan) -> None:
         say(f"weights change at batch {change.at_batch:,}, {how}")
 
 
-def show_simulation(found: Simulation, decided: Plan) -> None:
-    """Show what a run fetches and keeps, and when repeats begin and budgets end."""
+def show_simulation(found: Simulation, decided: Plan, least_cache: int) -> None:
+    """Show what a run fetches and keeps (`least_cache` bytes on a node), when repeats begin and budgets end."""
     from mixstream.mixture.simulate import told_bytes
 
     sizes = ("stored_bytes", "once_bytes", "windows_bytes", "cache_bytes")
@@ -88,6 +88,10 @@ def show_simulation(found: Simulation, decided: Plan) -> None:
     say(
         f"fetched: at most, by {found.lanes} node(s) together, where each shard is kept and where only open windows "
         f"of {decided.window_samples:,} samples are; cache: at most, for the open windows and the next ones"
+    )
+    say(
+        f"the smallest cache_limit of a node that reads one lane: {least_cache:,} bytes, and what probes and held-out "
+        f"splits need"
     )
     spent = f"{len(found.spent)} repeat budgets are spent by then" if found.spent else "no repeat budget is spent"
     say(

@@ -76,7 +76,7 @@ def convert(
 
 
 def upload(
-    streams: Annotated[Path, typer.Argument(help="A folder of streams.")],
+    streams: Annotated[str, typer.Argument(help="A folder of streams.")],
     url: Annotated[str, typer.Argument(help="Where to, such as s3://bucket/streams.")],
     overwrite: Annotated[bool, typer.Option(help="Replace other streams of the same names.")] = False,
 ) -> None:

@@ -2,6 +2,7 @@
 order       position in a stream and lane -> row, repeat
 batches     a ledger -> the next global batches, row by row
 foresight   which shard is read next, and when, to the end of the run
+lookout     tells the shard store what comes, while a run goes on
 state       the loader's position as one JSON string
 migrate     a state carried over to another plan
 sampler     batches decided ahead, given to a rank, consumed; weights that change on the way

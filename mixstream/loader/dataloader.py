@@ -116,6 +116,7 @@ class MixtureLoader(DataLoader[Batch]):
         self._streams = streams
         self._weight_lag = weight_lag
         self._waited = 0.0
+        self._is_closed = False
         self._chunk = max(1, min(weight_lag, CHUNK_ROWS * self._world_size // plan.batch_size))
         super().__init__(
             self._reading,
@@ -130,9 +131,11 @@ class MixtureLoader(DataLoader[Batch]):
 
         Raises:
             PlanSpentError: every batch of the plan has been read.
-            StateError: a later iteration, or a loaded state, has taken this one's place.
+            StateError: a later iteration, or a loaded state, has taken this one's place; or the loader was closed.
             ShardError: a shard that is not what index.json says, naming it.
         """
+        if self._is_closed:
+            raise StateError("the loader was closed; make another one, and give it the state of this one")
         sampler = self._sampler
         if sampler.ended:
             raise PlanSpentError(
@@ -217,6 +220,7 @@ class MixtureLoader(DataLoader[Batch]):
 
     def close(self) -> None:
         """End what fetches and looks ahead, and give back what is reserved in the cache; reading is over then."""
+        self._is_closed = True
         if self._lookout is not None:
             self._lookout.close()
         self._store.close()

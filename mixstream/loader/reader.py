@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mixstream.errors import ShardError
+from mixstream.errors import MixstreamError, ShardError
 from mixstream.kernels import native
 from mixstream.streams.catalog import Stream
 from mixstream.streams.index import Int64
@@ -244,9 +244,14 @@ class TokenReader:
         with self._lock:
             needed.update(numbers)
             self._needed.update(numbers)
-        for number in missing:  # in the order in which they are waited for
-            self._store.expect(*self._place(number))
-        self._note({number: self._open_shard(number) for number in missing})
+        places = list(map(self._place, missing))
+        for place in places:  # in the order in which they are waited for
+            self._store.expect(*place)
+        try:
+            self._note({number: self._open_shard(number) for number in missing})
+        except MixstreamError:
+            self._store.withdraw(places)
+            raise
         return True
 
     def _note(self, opened: Mapping[int, Shard]) -> None:

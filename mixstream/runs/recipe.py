@@ -12,9 +12,8 @@ from mixstream.errors import RecipeError, nearest
 from mixstream.formats import FileModel, load_yaml, parse
 from mixstream.mixture.build import WINDOW_SAMPLES
 from mixstream.mixture.schedule import Change
-from mixstream.streams.cache.limit import limit_bytes
+from mixstream.streams.cache.limit import check_cache_dir, limit_bytes
 from mixstream.streams.manifest import MAX_COUNT
-from mixstream.streams.remote import is_url
 
 PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 NaturalInt = Annotated[int, Field(ge=0, le=MAX_COUNT)]
@@ -94,8 +93,8 @@ class TrainingRecipe(FileModel):
     @field_validator("cache_dir")
     @classmethod
     def _is_of_this_machine(cls, value: str | None) -> str | None:
-        if value is not None and is_url(value):
-            raise ValueError("a cache is a folder of this machine, not a URL")
+        if value is not None:
+            check_cache_dir(value)
         return value
 
     @field_validator("cache_limit")

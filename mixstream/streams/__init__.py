@@ -1,4 +1,4 @@
-"""What exists: streams on disk, the catalog of them, reading and writing MDS shards.
+"""What exists: streams on disk and in object stores, the catalog of them, reading and writing MDS shards.
 
 manifest     stream.json: what a stream holds
 index        index.json: the shards of one MDS directory
@@ -14,6 +14,9 @@ store        makes the raw file be there, in a cache where it is not, checks and
 needs        what a run needs next of its shards, as its store is told
 catalog      the streams under one folder
 verify       every shard looked through
-remote       object stores behind one small interface
 writer       a new stream, whole or not at all
+upload       streams of this machine into an object store
+place        a folder of this machine, or one of an object store
+remote/      object stores behind one small interface
+cache/       raw files of shards that lie elsewhere, in a folder with a limit
 """

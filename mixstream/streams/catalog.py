@@ -200,8 +200,9 @@ def find_streams(root: str | Path, split: str | None = None) -> tuple[Place, dic
     places = {child.name: child / split if split else child for child in directories}
     have_index = all_together(lambda place: (place / INDEX_NAME).exists(), places.values(), folder)
     found = {name: place for (name, place), has in zip(places.items(), have_index, strict=True) if has}
-    whole = set(found) if split is None else set()
-    _check_whole(folder, [directory for directory in directories if directory.name not in whole])
+    # What was uploaded has its index.json last, in held-out splits too: of a store only what has none is looked at.
+    known = set(found) if split is None and not isinstance(folder, Path) else set()
+    _check_whole(folder, [directory for directory in directories if directory.name not in known])
     if not found:
         inside = f" with a {split!r} split" if split else ""
         raise StreamError(

@@ -27,13 +27,14 @@ def find_place(root: str | Path) -> Place:
 
     Raises:
         RemoteError: the URL is refused.
-        StreamError: it is a URL that has become a path.
+        StreamError: it is a URL that lost a slash.
     """
     text = str(root)
     if isinstance(root, str) and is_url(root):
         return RemoteFolder.open(root, LOOKING)
     if _ONE_SLASH.match(text) and not Path(text).exists():  # pathlib takes one of the two
-        raise StreamError(f"{text}: is a URL that has become a path, and so lost a slash; give it as a text")
+        meant = text.replace(":/", "://", 1)
+        raise StreamError(f"{text}: is a URL that lost a slash, as it does where it becomes a path; write {meant}")
     return Path(root)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from mixstream.errors import CacheError, ShardError, StreamError
+from mixstream.streams.cache.limit import check_cache_dir
 from mixstream.streams.cache.shards import CachedShards, Forget, job_of
 from mixstream.streams.cache.traffic import Meter, Traffic
 from mixstream.streams.files import Shards, check_files, verify_raw
@@ -57,8 +58,11 @@ class ShardStore:
                 an object store is compared when it comes, in any case.
             cache_limit: bytes that the cache folder may hold, whoever put them there; None: as many as the disk.
             patience: with object stores that fail; None: as `Patience` has it.
+
+        Raises:
+            CacheError: `cache_dir` is a URL, or an empty text.
         """
-        self.cache_dir = None if cache_dir is None else Path(cache_dir).absolute()
+        self.cache_dir = None if cache_dir is None else check_cache_dir(cache_dir).absolute()
         self.cache_limit = cache_limit
         self.verify_hashes = verify_hashes
         self._patience = patience or Patience()
@@ -131,6 +135,11 @@ class ShardStore:
         """Have a shard brought that will be opened in a moment, while others are."""
         if _is_elsewhere(shards, number):
             self._cache(shards).expect(shards, number)
+
+    def withdraw(self, shards: Sequence[tuple[Shards, int]]) -> None:
+        """Note that shards that were expected will not be opened."""
+        if self._cached is not None:
+            self._cached.withdraw(shards)
 
     def is_here(self, shards: Shards, number: int) -> bool:
         """Return whether a shard can be opened without waiting."""

@@ -20,7 +20,7 @@ from reading import OTHER, WEIGHTS, global_batches, plan_of, told
 
 import mixstream
 from mixstream import Catalog, Plan
-from mixstream.errors import MixtureError, PlanSpentError, ShardError, StateError, StreamError, WeightsError
+from mixstream.errors import CacheError, MixtureError, PlanSpentError, ShardError, StateError, StreamError, WeightsError
 from mixstream.loader import MixtureLoader
 from mixstream.mixture.apportion import UNIT
 
@@ -292,9 +292,10 @@ def test_workers_that_would_read_beyond_the_lag_are_refused(catalog):
             MixtureLoader(plan_of(catalog), **option)
 
 
-def test_what_comes_with_object_stores_is_refused(catalog):
-    with pytest.raises(MixtureError, match="cache_limit: this version keeps all"):
-        MixtureLoader(plan_of(catalog), cache_limit=1)
+@pytest.mark.parametrize("limit", ["a lot", 0, -1, "1,5 GB", True])
+def test_a_cache_limit_that_is_no_size_is_refused(catalog, limit):
+    with pytest.raises(CacheError, match=r"expected bytes above 0, as a number or such as '200 GB'"):
+        MixtureLoader(plan_of(catalog), cache_limit=limit)
 
 
 @pytest.fixture

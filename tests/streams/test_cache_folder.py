@@ -18,9 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mixstream.errors import CacheError
 from mixstream.streams.cache.folder import CacheFolder, Entry, part_of
-from mixstream.streams.cache.limit import limit_bytes
+from mixstream.streams.cache.limit import check_cache_dir, limit_bytes
+from mixstream.streams.store import ShardStore
 
-ENTRIES = [Entry("eu.a-0", f"shard.{number}.mds") for number in range(5)] + [Entry("ca.b-1", "deep/shard.mds")]
+EU, CA = "eu.a-06612241404e9d2b", "ca.b-89d7e2dda9ad845d"
+ENTRIES = [Entry(EU, f"shard.{number}.mds") for number in range(5)] + [Entry(CA, "deep/shard.mds")]
 SIZES = [1, 70, 100, 130, 250, 90]
 SIZE_OF = dict(zip(ENTRIES, SIZES, strict=True))
 LIMITS = 400, 300, None
@@ -205,7 +207,7 @@ def test_all_is_private_whatever_the_umask(opened, tmp_path):
 def test_hidden_and_foreign_files_are_left_alone_and_not_counted(opened, tmp_path):
     cache = opened(tmp_path, 300)
     assert make(cache, ENTRIES[3])
-    foreign = [tmp_path / "notes.txt", tmp_path / ".hidden" / "x.part", tmp_path / "eu.a-0" / ".hidden"]
+    foreign = [tmp_path / "notes.txt", tmp_path / ".hidden" / "x.part", tmp_path / EU / ".hidden"]
     foreign += [tmp_path / ".reserved" / "README", tmp_path / ".reserved" / "a.b.c"]
     for path in foreign:
         path.parent.mkdir(exist_ok=True)
@@ -217,6 +219,31 @@ def test_hidden_and_foreign_files_are_left_alone_and_not_counted(opened, tmp_pat
     cache.leave(ENTRIES[3])
     assert make(again, ENTRIES[4], [ENTRIES[3]])
     assert all(path.read_bytes() == b"x" * 1000 for path in foreign)
+
+
+def test_folders_of_others_are_never_looked_into(opened, tmp_path):
+    cache = opened(tmp_path / "cache", 200)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "cache" / "notes").mkdir()
+    (tmp_path / "cache" / EU).symlink_to(tmp_path / "own")
+    own = [tmp_path / folder / name for folder in ("own", "cache/notes") for name in ("a.txt", ".b.part")]
+    for path in own:
+        path.write_bytes(b"x" * 100)
+    cache.recount()
+    assert not cache.entries and cache.used() == 0
+    assert make(cache, ENTRIES[5]) and all(path.exists() for path in own)
+
+
+def test_a_folder_that_is_used_for_something_else_is_refused(opened, tmp_path):
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / EU).mkdir()  # of a cache without its locks
+    opened(tmp_path).close()
+    (tmp_path / "thesis").mkdir()
+    opened(tmp_path).close()  # it is a cache already
+    (tmp_path / ".cache").unlink()
+    with pytest.raises(CacheError, match=r"holds 'thesis', which is of no cache; give a folder of its own, such as"):
+        opened(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".reserved", EU, "lost+found", "thesis"]
 
 
 def test_a_link_that_lies_where_a_part_goes_is_not_followed(opened, tmp_path):
@@ -327,7 +354,8 @@ def test_a_limit_below_what_is_needed_is_refused_with_the_one_that_works(opened,
         ("64 GiB", 64 << 30),
         ("0.5kb", 500),
         ("1.5 TiB", 3 << 39),
-        ("1,000_000 b", 10**6),
+        ("1_000_000 b", 10**6),
+        ("1,500.5 kB", 1_500_500),
         (" 7 mb ", 7 * 10**6),
         ("2PB", 2 * 10**15),
         ("0.1 GB", 10**8),
@@ -338,11 +366,38 @@ def test_limits_in_words(text, size):
 
 
 @pytest.mark.parametrize(
-    "text", [0, -1, "", "0 GB", "-3 GB", "1e9", "GB", "5 XB", "1.5.2 GB", "nan", True, "0.1", "10 GB 3", "٣ GB"]
+    "text",
+    [
+        0,
+        -1,
+        "",
+        "0 GB",
+        "-3 GB",
+        "1e9",
+        "GB",
+        "5 XB",
+        "1.5.2 GB",
+        "nan",
+        True,
+        "0.1",
+        "10 GB 3",
+        "٣ GB",
+        "1,5 GB",
+        "1,50",
+        ",500",
+    ],
 )
 def test_limits_that_are_none(text):
     with pytest.raises(CacheError, match=rf"cache_limit={re.escape(repr(text))}; expected bytes above 0.*'200 GB'"):
         limit_bytes(text)
+
+
+def test_folders_that_are_none():
+    assert check_cache_dir("c") == Path("c")
+    with pytest.raises(CacheError, match=r"cache_dir='s3://b/c': a cache is a folder of this machine, not a URL"):
+        check_cache_dir("s3://b/c")
+    with pytest.raises(CacheError, match=r"cache_dir='': names no folder; give one of a disk of this machine"):
+        ShardStore("")
 
 
 def test_a_folder_that_cannot_be_written_is_told(opened, tmp_path):

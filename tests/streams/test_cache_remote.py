@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import re
 import shutil
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,8 @@ from servers.proxy import FaultProxy
 from mixstream.errors import CacheError, RemoteError, ShardError
 from mixstream.loader.reader import TokenReader
 from mixstream.streams.cache import crew, making
+from mixstream.streams.cache.folder import CacheFolder
+from mixstream.streams.cache.shards import job_of
 from mixstream.streams.catalog import Catalog, Stream
 from mixstream.streams.needs import Need
 from mixstream.streams.remote import Patience
@@ -327,6 +331,54 @@ def test_a_cache_removed_by_hand_is_made_again(forms, bucket, store, tmp_path, e
     np.testing.assert_array_equal(read(stream, store), expected)
     shutil.rmtree(next((tmp_path / "cache").glob(f"{NAME}-*")))
     np.testing.assert_array_equal(read(stream, store), expected)
+
+
+def test_a_file_in_the_place_of_a_streams_folder_is_told(forms, bucket, store, tmp_path):
+    stream = opened(forms, bucket)
+    store.foresee([stream], Known({}, []))
+    (tmp_path / "cache" / f"{NAME}-{stream.fingerprint}").write_text("")
+    with pytest.raises(CacheError, match=r"cache: cannot be written \(Not a directory\); choose a cache_dir"):
+        store.open_shard(stream, 0)
+
+
+def test_what_another_user_makes_is_taken_into_use_unasked(forms, bucket, store, tmp_path):
+    stream = opened(forms, bucket)
+    other, job = CacheFolder(tmp_path / "cache"), job_of(stream, 0)
+    assert other.begin(job.entry)
+    part = other.reserve_part(job.entry, job.size, iter(()))
+    store.foresee([stream], Known({0: 1.0}, []))
+    time.sleep(0.1)  # it has found that another makes it
+    part.write_bytes((forms["raw"] / NAME / job.source[0]).read_bytes())
+    other.finish(job.entry, part, job.size)
+    other.close()
+    until = time.monotonic() + 10
+    while not store.is_here(stream, 0):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert not store.traffic()[NAME].requests
+
+
+class Dawdling(threading.Condition):
+    """One whose lock fetching threads give back, and are then held up."""
+
+    def __exit__(self, *raised):
+        super().__exit__(*raised)
+        if threading.current_thread().name == "mixstream-fetch":
+            time.sleep(random.choice([0, 0, 0.08]))
+
+
+def test_each_part_is_closed_once_whoever_is_held_up(forms, bucket, store, expected, monkeypatch):
+    closed: Counter[Path] = Counter()
+    close = making.Making.close
+    monkeypatch.setattr(making.Making, "close", lambda one: (closed.update([one.part]), close(one)))
+    stream = opened(forms, bucket)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Condition", Dawdling)
+        store.foresee([stream], Known({}, []))  # the cache begins its work
+    assert (read(stream, store) == expected).all()
+    store.close()
+    time.sleep(1)  # until those that were held up are done
+    assert len(closed) == len(sizes(stream)) and set(closed.values()) == {1}
 
 
 def test_a_damaged_copy_that_another_uses_is_told(forms, bucket, tmp_path):

@@ -3,7 +3,7 @@
 locks     locks by name that all processes see
 folder    the files, whole or absent; who uses them, how many bytes they may be
 reservations  what users need at a time
-limit     a limit as a person writes it
+limit     a folder and a limit as a person writes them
 making    one shard on its way: fetched in pieces, checked, decompressed
 agenda    what is known of the future, and what goes by it where room is wanted
 workers   threads that take the most urgent task

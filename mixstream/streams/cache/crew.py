@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from mixstream.errors import CacheError, MixstreamError
@@ -88,6 +88,11 @@ class Crew:
                 self._demanded[job.entry] = job
                 self._expected.add(job.entry)
                 self._wake()
+
+    def withdraw(self, entries: Iterable[Entry]) -> None:
+        """Note that what was expected will not be demanded."""
+        with self._changed:
+            self._expected.difference_update(entries)
 
     def demand(self, job: Job) -> float:
         """Wait until a shard is in the cache and in use; return the seconds that took.
@@ -300,6 +305,8 @@ class Crew:
     def _postpone(self, entry: Entry) -> None:
         with self._changed:
             self._later[entry] = time.monotonic() + ELSEWHERE_SECONDS
+            if entry in self._agenda.near and entry not in self._wanted:
+                self._wanted.append(entry)  # it was taken from there
 
     def _work(self, making: Making, piece: Piece | None) -> None:
         """Fetch a piece; after the last one, finish. What is broken is left by the last who works at it."""
@@ -317,7 +324,8 @@ class Crew:
             making.workers -= 1
             if problem is not None and not making.is_finished:
                 making.spoil(problem)
-            has_failed = making.problem is not None and not making.workers and not making.is_finished
+            is_last = not making.workers  # seen by one of them only, who closes it
+            has_failed = making.problem is not None and is_last and not making.is_finished
             if has_failed:
                 del self._makings[entry]
                 self._beginning.add(entry)  # nobody may begin it anew while its part is being removed
@@ -325,7 +333,7 @@ class Crew:
         if has_failed and making.problem is not None:
             self._abandon(making)
             self._fail(entry, making.problem)
-        elif making.is_finished and not making.workers:
+        elif making.is_finished and is_last:
             making.close()
 
     def _abandon(self, making: Making) -> None:

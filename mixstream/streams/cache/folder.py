@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from mixstream.streams.cache.reservations import Reservations
 
 LOCKS = ".cache"
 RESERVED = ".reserved"
+_OF_A_STREAM = re.compile(r".*-[0-9a-f]{16}")  # its name and its fingerprint: all else is never looked into
 _SIZE_BYTES = 8
 
 
@@ -56,7 +58,7 @@ class CacheFolder:
             on_evict: is told of entries that were removed to make room.
 
         Raises:
-            CacheError: it cannot be made or written.
+            CacheError: it cannot be made or written, or holds what no cache does.
         """
         self.path = path
         self.limit = limit
@@ -66,6 +68,7 @@ class CacheFolder:
         self._thread_lock = threading.Lock()
         with self._told():
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_own(path)
             self._locks = NamedLocks(path / LOCKS)
             self._reservations = Reservations(path / RESERVED)
             self.recount()
@@ -75,11 +78,17 @@ class CacheFolder:
         return self.path / entry.folder / entry.file
 
     def holds(self, entry: Entry, size: int) -> bool:
-        """Return whether an entry is there in its full size."""
+        """Return whether an entry is there in its full size.
+
+        Raises:
+            CacheError: the folder cannot be read.
+        """
         try:
             return os.stat(f"{self.path}/{entry.folder}/{entry.file}").st_size == size  # noqa: PTH116  it is asked often
         except FileNotFoundError:
             return False
+        except OSError as problem:
+            raise cannot_write(self.path, problem) from None
 
     def use(self, entry: Entry, size: int) -> bool:
         """Keep an entry from being removed, if it is there in its full size; else, or while it is made: False."""
@@ -150,14 +159,14 @@ class CacheFolder:
     def abandon(self, entry: Entry, part: Path | None, size: int) -> None:
         """Remove a part that will not be finished, and let others try."""
         if part is not None:
-            with self._accounted() as used:
+            with self._told(), self._accounted() as used:
                 part.unlink(missing_ok=True)
                 self._write_used(used - size)
         self.leave(entry)
 
     def remove(self, entry: Entry) -> bool:
         """Remove an entry, if nobody else uses it."""
-        with self._accounted() as used:
+        with self._told(), self._accounted() as used:
             removed = self._remove(entry)
             self._write_used(used - removed)
             return removed > 0
@@ -191,7 +200,7 @@ class CacheFolder:
 
     def recount(self) -> None:
         """Look at what is there, remove what dead processes left half-made, and count it all."""
-        with self._accounted():
+        with self._told(), self._accounted():
             self.entries.clear()
             used = 0
             for file, size in _files_below(self.path):
@@ -270,6 +279,19 @@ def cannot_write(path: Path, problem: OSError, size: int = 0) -> CacheError:
     return CacheError(f"cache {path}: cannot be written{wanted} ({problem.strerror}); {way_out}")
 
 
+def _check_own(path: Path) -> None:
+    """Refuse to make a cache of a folder that is used for something else: what is in a cache may go at any time."""
+    if (path / LOCKS).is_file():
+        return
+    names = sorted(file.name for file in path.iterdir() if not _OF_A_STREAM.fullmatch(file.name))
+    others = [name for name in names if not name.startswith(".") and name != "lost+found"]
+    if others:
+        raise CacheError(
+            f"cache {path}: holds {others[0]!r}, which is of no cache; give a folder of its own, such as "
+            f"{path / 'mixstream-cache'}"
+        )
+
+
 def part_of(path: Path) -> Path:
     """Return where a file is while it is made."""
     return path.with_name(f".{path.name}.part")
@@ -298,7 +320,9 @@ def _allocate(part: Path, size: int) -> None:
 
 def _files_below(path: Path) -> Iterator[tuple[Path, int]]:
     """Yield (file, bytes) of all files in the streams' folders of a cache; what vanishes meanwhile is left out."""
-    folders = [Path(entry.path) for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith(".")]
+    with os.scandir(path) as found:
+        streams = [entry for entry in found if _OF_A_STREAM.fullmatch(entry.name)]
+    folders = [Path(entry.path) for entry in streams if entry.is_dir(follow_symlinks=False)]
     while folders:
         with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as found:
             for entry in found:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 
 class Reservations:
-    """The reservations in one folder, and this user's own; whoever calls holds the cache's account."""
+    """The reservations in one folder, and this user's own; whoever reads or makes one holds the cache's account."""
 
     def __init__(self, folder: Path) -> None:
         """Look after `folder`, made if it is not there."""

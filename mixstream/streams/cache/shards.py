@@ -94,6 +94,10 @@ class CachedShards:
         """Have a shard brought that will be asked for in a moment."""
         self._crew.expect(job_of(shards, number))
 
+    def withdraw(self, shards: Sequence[tuple[Shards, int]]) -> None:
+        """Note that shards that were expected will not be asked for."""
+        self._crew.withdraw(job_of(*own).entry for own in shards)
+
     def is_here(self, shards: Shards, number: int) -> bool:
         """Return whether a shard is here and in use."""
         return self._crew.holds(job_of(shards, number).entry)

@@ -64,7 +64,8 @@ def parse_url(url: str, environ: Mapping[str, str] = os.environ) -> tuple[Root, 
         RemoteError: an unknown scheme, something that may be a secret, a path that could climb, plain HTTP to
             another machine; no part of the URL that may hold a secret is repeated.
     """
-    scheme = url.partition(":")[0]
+    scheme = url.partition(":")[0].lower()
+    url = scheme + url[len(scheme) :]
     known = (*OBSTORE_SCHEMES, *DOWNLOADER_SCHEMES)
     if not is_url(url) or scheme not in known:
         found = f"{scheme}:" if is_url(url) and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]{0,20}", scheme) else "none"
