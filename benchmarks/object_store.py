@@ -100,16 +100,17 @@ def names_of(root: Path) -> tuple[str, ...]:
 
 def start(world: World) -> list[Row]:
     """Time to the first batch and to one repeat."""
-    count, link = 2, Link()
-    root = world.large(count)
+    count, shards, link = 8, 4, Link()
+    samples = count * shards * SHARD_SAMPLES
+    root = world.streams(count, shards * SHARD_SAMPLES, LENGTH, SHARD_SAMPLES)
     sizes, names = shard_sizes(root), names_of(root)
     url = world.url(root)
     size, rows = max(sizes.values()), []
     for workers in (0, 2):
-        base = Reading(FIRST, url, names, "", count * SAMPLES, LENGTH, window=WINDOW, workers=workers)
+        base = Reading(FIRST, url, names, "", samples, LENGTH, window=SHARD_SAMPLES, workers=workers)
         asked = {FIRST: base, "streaming": replace(base, contender="streaming")}
         if not workers:
-            asked["streaming, predownload all"] = replace(asked["streaming"], predownload=count * SAMPLES)
+            asked["streaming, predownload all"] = replace(asked["streaming"], predownload=samples)
         first: Figures = {name: [] for name in asked}
         first["the link's limit"] = least = []
         notes: dict[str, str] = {}
@@ -128,8 +129,8 @@ def start(world: World) -> list[Row]:
                 f"{name}: {over.shards} shards, {over.bytes / 1e6:.1f} MB, of them {over.again / 1e6:.1f} MB beyond "
                 f"each shard once; {over.requests} requests; {taken.cpu:.1f} s of processor"
             )
-            if taken.samples != count * SAMPLES:
-                raise RuntimeError(f"{taken.samples} samples instead of {count * SAMPLES}")
+            if taken.samples != samples:
+                raise RuntimeError(f"{taken.samples} samples instead of {samples}")
             return taken.all
 
         repeats = 1 if world.quick else 3 if workers == 0 else 2

@@ -6,6 +6,7 @@ What is needed last goes first (Belady 1966), and nothing goes for what is neede
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -28,6 +29,11 @@ class Agenda:
 
     near: Mapping[Entry, tuple[float, Job]] = field(default_factory=dict)
     next_use: Callable[[Entry], float] = lambda entry: NEVER
+
+    def soonest(self) -> set[Entry]:
+        """Return what is needed in the same batch as the first of all."""
+        batches = [batch for batch, _ in self.near.values()]
+        return {entry for entry, (batch, _) in self.near.items() if batch < math.floor(batches[0]) + 1}
 
 
 class Removal:

@@ -63,6 +63,7 @@ class Crew:
         self._forget = forget
         self._agenda = Agenda()
         self._wanted: deque[Entry] = deque()  # of the agenda, what is still to be begun
+        self._first: set[Entry] | None = None  # what the first batch needs and is not here; None: before all agendas
         self._demanded: dict[Entry, Job] = {}  # what readers wait for, or will in a moment
         self._waited: Counter[Entry] = Counter()  # readers that do at this moment
         self._expected: set[Entry] = set()  # not waited for since
@@ -152,6 +153,8 @@ class Crew:
         with self._changed:
             self._agenda = agenda
             self._wanted = deque(entry for entry in agenda.near if entry not in self._held)
+            self._first = agenda.soonest() if self._first is None else self._first & agenda.near.keys()
+            self._first -= self._held.keys()
             self._removal.expire()
             self._no_room = False
             kept = {*agenda.near, *self._waited, *self._expected}
@@ -218,6 +221,9 @@ class Crew:
                 return piece
         for _ in range(0 if self._no_room else len(self._wanted)):
             entry = self._wanted.popleft()
+            if self._first and entry not in self._first:  # it would take of the link what the first batch waits for
+                self._wanted.appendleft(entry)
+                break
             if self._later.get(entry, now) > now:
                 self._wanted.append(entry)  # what another process makes will be here when its turn comes again
             elif self._may_begin(entry, now):
@@ -295,6 +301,7 @@ class Crew:
     def _hold(self, entry: Entry) -> None:
         with self._changed:
             self._held[entry] = 0
+            self._first = self._first and self._first - {entry}
             self._makings.pop(entry, None)
             self._beginning.discard(entry)
             self._demanded.pop(entry, None)
@@ -345,6 +352,7 @@ class Crew:
         with self._changed:
             self._beginning.discard(entry)
             self._failed[entry] = problem
+            self._first = self._first and self._first - {entry}
             demanded = self._demanded.pop(entry, None)
             batch = self._agenda.near[entry][0] if entry in self._agenda.near else NEVER
             self._changed.notify_all()
