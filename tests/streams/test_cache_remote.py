@@ -22,7 +22,8 @@ from servers.proxy import FaultProxy
 from mixstream.errors import CacheError, RemoteError, ShardError
 from mixstream.loader.reader import TokenReader
 from mixstream.streams.cache import crew, making
-from mixstream.streams.cache.folder import CacheFolder
+from mixstream.streams.cache.agenda import Agenda
+from mixstream.streams.cache.folder import CacheFolder, Entry
 from mixstream.streams.cache.shards import job_of
 from mixstream.streams.catalog import Catalog, Stream
 from mixstream.streams.needs import Need
@@ -439,3 +440,11 @@ def test_what_is_needed_last_goes_and_nothing_goes_for_what_is_needed_later(form
     assert here() == {0, 2, 5}
     assert store.traffic()[NAME].evicted == 3
     store.close()
+
+
+def test_an_agenda_tells_what_its_first_batch_needs():
+    entries = [Entry("eu.a-0", f"shard.{number:05}.mds") for number in range(4)]
+    batches = (2.25, 2.75, 3.0, 7.5)
+    near = {entry: (batch, None) for entry, batch in zip(entries, batches, strict=True)}
+    assert Agenda(near).soonest() == set(entries[:2])
+    assert Agenda().soonest() == set()

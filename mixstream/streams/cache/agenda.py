@@ -32,8 +32,8 @@ class Agenda:
 
     def soonest(self) -> set[Entry]:
         """Return what is needed in the same batch as the first of all."""
-        batches = [batch for batch, _ in self.near.values()]
-        return {entry for entry, (batch, _) in self.near.items() if batch < math.floor(batches[0]) + 1}
+        end = min((math.floor(batch) + 1 for batch, _ in self.near.values()), default=0)
+        return {entry for entry, (batch, _) in self.near.items() if batch < end}
 
 
 class Removal:
