@@ -61,9 +61,7 @@ def test_what_is_no_catalog_is_refused(tmp_path):
     with pytest.raises(StreamError, match="holds no stream with a 'heldout' split"):
         write_stream(tmp_path, "eu.a", 0, 5)
         Catalog.open(tmp_path, split="heldout")
-    with pytest.raises(
-        StreamError, match="is a URL that lost a slash, .*; write S3://bucket/streams"
-    ):
+    with pytest.raises(StreamError, match="is a URL that lost a slash, .*; write S3://bucket/streams"):
         Catalog.open(Path("S3://bucket/streams"))
 
 
