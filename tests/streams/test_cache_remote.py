@@ -223,7 +223,7 @@ def test_an_object_of_another_size_is_refused(forms, bucket, store, change):
     stream = opened(forms, bucket)
     whole = (forms["raw"] / NAME / "shard.00002.mds").read_bytes()
     bucket.put(f"run/streams/{NAME}/shard.00002.mds", whole[:change] if change < 0 else whole + bytes(change))
-    told = rf"shard.00002.mds: ({len(whole) + change:,} bytes|has no byte [12]00), index.json says {len(whole):,}"
+    told = rf"shard.00002.mds: ({len(whole) + change:,} bytes|has no byte [123]00), index.json says {len(whole):,}"
     with pytest.raises(ShardError, match=told):
         read(stream, store)
 
@@ -448,3 +448,67 @@ def test_an_agenda_tells_what_its_first_batch_needs():
     near = {entry: (batch, None) for entry, batch in zip(entries, batches, strict=True)}
     assert Agenda(near).soonest() == set(entries[:2])
     assert Agenda().soonest() == set()
+
+
+def until_here(store: ShardStore, stream: Stream, shards: range) -> None:
+    until = time.monotonic() + 10
+    while not all(store.is_here(stream, shard) for shard in shards):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_what_the_first_batch_needs_comes_before_the_rest(forms, bucket, proxy, store):
+    """Later looks bring all at a time."""
+    stream = opened(forms, bucket)
+    shards = range(len(stream.index.files))
+    first = {stream.index.files[shard] for shard in (0, 1)}
+    proxy.set(latency_seconds=0.1)
+    proxy.clear()
+    store.foresee([stream], Known({shard: 7 + shard / 2 for shard in shards}, []))
+    until_here(store, stream, shards)
+    asked = [(Path(record.path).name in first, record) for record in shards_asked(proxy)]
+    ended = max(record.end for is_first, record in asked if is_first)
+    rest = [record.begin for is_first, record in asked if not is_first]
+    assert rest and min(rest) >= ended
+
+
+def test_the_rest_comes_where_what_the_first_batch_needs_cannot(forms, bucket, proxy, store):
+    stream = opened(forms, bucket)
+    shards = range(len(stream.index.files))
+    proxy.set(deny=stream.index.files[0])
+    store.foresee([stream], Known({shard: 7.0 + shard for shard in shards}, []))
+    until_here(store, stream, shards[1:])
+
+
+class Endless(Known):
+    """A run that reads the same again and again."""
+
+    def upcoming(self):
+        for batch in range(100_000):
+            for need in super().upcoming():
+                yield need._replace(batch=batch)
+        raise AssertionError("looked through to the end")
+
+
+def test_a_look_at_what_is_read_again_and_again_ends(forms, bucket, store):
+    stream = opened(forms, bucket)
+    again = store.foresee([stream], Endless(dict.fromkeys(range(len(stream.index.files)), 0.0), []))
+    assert 0 < again < 100_000
+
+
+def test_waits_are_counted(forms, bucket, proxy, store):
+    stream = opened(forms, bucket)
+    proxy.set(latency_seconds=0.05)
+    assert store.waits == 0
+    store.open_shard(stream, 0)
+    assert store.waits == 1
+    store.open_shard(stream, 0)
+    assert store.waits == 1
+
+
+def test_index_and_manifest_are_asked_for_at_a_time(forms, bucket, proxy):
+    url = bucket.upload(forms["raw"], "run/streams")
+    proxy.set(latency_seconds=0.1)
+    Catalog.open(url)
+    asked = {Path(record.path).name: record for record in proxy.log() if record.method == "GET"}
+    assert asked["stream.json"].begin < asked["index.json"].end
