@@ -25,7 +25,7 @@ REPEATS = (7.0, 5.0, 4.0, 3.0, 2.0, 1.0)  # of the streams, while the cache hold
 
 def cache(world: World) -> list[Row]:
     """Return what a cache of a tenth of the data fetches, over the least that any cache could."""
-    per, shards = 64, 20 if world.quick else 60
+    per, shards = 64, 60
     root = world.streams(len(REPEATS), per * shards, LENGTH, per)
     sizes, names = shard_sizes(root), names_of(root)
     url = world.url(root)
