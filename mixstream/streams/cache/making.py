@@ -193,11 +193,12 @@ class Making:
         while at < end and _goes_on(piece, flying, stop):
             try:
                 for chunk in self._request(folder, at, end):
-                    if not _goes_on(piece, flying, stop):
-                        return
-                    write(at, chunk)
+                    with self._lock:  # or a request that was overtaken might write into what was checked since
+                        if not _goes_on(piece, flying, stop):
+                            return
+                        write(at, chunk)
+                        flying[piece] = time.monotonic()
                     at += len(chunk)
-                    flying[piece] = time.monotonic()
                     self._received += len(chunk)
                     self._meter.add(self.job.shards.name, bytes=len(chunk))
                     trying.progressed()
