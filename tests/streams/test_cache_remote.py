@@ -478,6 +478,25 @@ def test_the_rest_comes_where_what_the_first_batch_needs_cannot(forms, bucket, p
     proxy.set(deny=stream.index.files[0])
     store.foresee([stream], Known({shard: 7.0 + shard for shard in shards}, []))
     until_here(store, stream, shards[1:])
+    assert not store.is_here(stream, 0)
+
+
+def test_the_rest_comes_where_another_process_brings_what_the_first_batch_needs(forms, bucket, proxy, store, tmp_path):
+    """Nobody here asks for that shard, and nobody looks again."""
+    stream = opened(forms, bucket)
+    shards = range(len(stream.index.files))
+    proxy.set(latency_seconds=0.5)
+    other = ShardStore(tmp_path / "cache")
+    other.expect(stream, 0)
+    until = time.monotonic() + 10
+    while not list((tmp_path / "cache").rglob(".*.part")):
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    proxy.set(latency_seconds=0.0)  # of requests to come
+    store.foresee([stream], Known({shard: 7.0 + shard for shard in shards}, []))
+    until_here(store, stream, shards)
+    assert store.traffic()[NAME].shards == len(shards) - 1
+    other.close()
 
 
 class Endless(Known):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -62,7 +62,7 @@ class Crew:
         self._verify_hashes = verify_hashes
         self._forget = forget
         self._agenda = Agenda()
-        self._wanted: deque[Entry] = deque()  # of the agenda, what is still to be begun
+        self._wanted: dict[Entry, None] = {}  # of the agenda, what is still to be begun, in its order
         self._first: set[Entry] | None = None  # what the first batch needs and is not here; None: before all agendas
         self._demanded: dict[Entry, Job] = {}  # what readers wait for, or will in a moment
         self._waited: Counter[Entry] = Counter()  # readers that do at this moment
@@ -152,7 +152,7 @@ class Crew:
         """
         with self._changed:
             self._agenda = agenda
-            self._wanted = deque(entry for entry in agenda.near if entry not in self._held)
+            self._wanted = dict.fromkeys(entry for entry in agenda.near if entry not in self._held)
             self._first = agenda.soonest() if self._first is None else self._first & agenda.near.keys()
             self._first -= self._held.keys()
             self._removal.expire()
@@ -219,14 +219,14 @@ class Crew:
         for entry in self._makings:  # in the order in which they were begun, which is that of need
             if (piece := self._piece(entry)) is not None:
                 return piece
-        for _ in range(0 if self._no_room else len(self._wanted)):
-            entry = self._wanted.popleft()
-            if self._first and entry not in self._first:  # it would take of the link what the first batch waits for
-                self._wanted.appendleft(entry)
-                break
-            if self._later.get(entry, now) > now:
-                self._wanted.append(entry)  # what another process makes will be here when its turn comes again
-            elif self._may_begin(entry, now):
+        return None if self._no_room else self._next_wanted(now)
+
+    def _next_wanted(self, now: float) -> Task | None:
+        """Return how the first is begun of what is wanted: of what the first batch needs, until all of that is here."""
+        for entry in self._wanted:
+            is_its_turn = not self._first or entry in self._first  # else it would take of the link what that waits for
+            if is_its_turn and self._may_begin(entry, now):
+                del self._wanted[entry]
                 batch, job = self._agenda.near[entry]
                 return self._beginning_of(job, batch)
         return None
@@ -290,7 +290,9 @@ class Crew:
             if batch <= SOON:
                 self._postpone(entry)
             else:
-                self._no_room = True
+                with self._changed:
+                    self._no_room = True
+                    self._want_again(entry)
             return None
         try:
             return Making(job, part, self._verify_hashes, self._patience, self._meter)
@@ -301,6 +303,7 @@ class Crew:
     def _hold(self, entry: Entry) -> None:
         with self._changed:
             self._held[entry] = 0
+            self._wanted.pop(entry, None)
             self._first = self._first and self._first - {entry}
             self._makings.pop(entry, None)
             self._beginning.discard(entry)
@@ -312,8 +315,11 @@ class Crew:
     def _postpone(self, entry: Entry) -> None:
         with self._changed:
             self._later[entry] = time.monotonic() + ELSEWHERE_SECONDS
-            if entry in self._agenda.near and entry not in self._wanted:
-                self._wanted.append(entry)  # it was taken from there
+            self._want_again(entry)
+
+    def _want_again(self, entry: Entry) -> None:
+        if entry in self._agenda.near:
+            self._wanted[entry] = None
 
     def _work(self, making: Making, piece: Piece | None) -> None:
         """Fetch a piece; after the last one, finish. What is broken is left by the last who works at it."""
