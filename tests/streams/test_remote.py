@@ -19,6 +19,8 @@ import pytest
 from mixstream.errors import FormatError, RemoteError
 from mixstream.streams.remote import Fault, Patience, RemoteFolder
 
+pytest.importorskip("obstore", reason="obstore is not installed; it needs Python 3.11")
+
 SHORT = Patience(give_up_seconds=8.0, first_delay_seconds=0.01, max_delay_seconds=0.05, stall_seconds=0.5)
 DATA = bytes(range(256)) * 40
 
