@@ -23,12 +23,26 @@ from mixstream.streams.cache import crew, making
 from mixstream.streams.cache.locks import NamedLocks
 from mixstream.streams.catalog import open_stream
 from mixstream.streams.index import read_index
+from mixstream.streams.needs import Need
 from mixstream.streams.reader import MdsReader
 from mixstream.streams.store import ShardStore
 from mixstream.streams.writer import foreign_entry
 
 COMPRESSIONS = ("br", "br:3", "bz2", "bz2:1", "gz", "gz:1", "snappy", "zstd", "zstd:7")
 TOKENS = np.random.default_rng(0).integers(0, 200, (60, 16)).astype(np.uint16)
+
+
+class Needed:
+    """A future of one stream: these shards, a batch each."""
+
+    def __init__(self, shards: list[int]) -> None:
+        self.shards = shards
+
+    def upcoming(self):
+        return (Need(0, shard, batch, batch + 1) for batch, shard in enumerate(self.shards))
+
+    def next_use(self, stream):
+        raise AssertionError("a cache without a limit removes nothing")
 
 
 def write(directory, compression="zstd", encoding="ndarray:uint16:16", hashes=("sha256", "xxh64"), rows=TOKENS):
@@ -194,6 +208,28 @@ def test_a_damaged_compressed_file_is_told_and_nothing_is_left(tmp_path, compres
     with pytest.raises(ShardError, match=rf"{path.name}: no such file"):
         store.check(stream)
     assert list((tmp_path / "cache").rglob("*.part")) == list((tmp_path / "cache").rglob("*.mds")) == []
+
+
+def test_what_failed_is_tried_again_only_by_who_demands_it(tmp_path, monkeypatch):
+    """A look ahead that comes after the failure was told left a part file for a moment, and a warning."""
+    stream = write(tmp_path / "eu.a")
+    path = tmp_path / "eu.a" / stream.index.compressed_files[1]
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    tries: list[str] = []
+    begin = making.Making._begin
+    monkeypatch.setattr(making.Making, "_begin", lambda one: (tries.append(one.job.entry[1]), begin(one)))
+    store = ShardStore(tmp_path / "cache")
+    with pytest.raises(ShardError, match=path.name):
+        store.open_shard(stream, 1)
+    assert len(tries) == 1
+    for _ in range(3):
+        store.foresee([stream], Needed([1, 0]))
+        store.open_shard(stream, 0)  # is brought after what is needed before it
+    assert tries.count(stream.index.files[1]) == 1
+    path.write_bytes(whole)
+    assert store.open_shard(stream, 1).num_samples == stream.index.shard_samples[1]
+    store.close()
 
 
 @pytest.mark.parametrize("compression", ["br", "bz2", "gz", "snappy", "zstd"])

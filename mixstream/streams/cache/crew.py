@@ -117,7 +117,7 @@ class Crew:
         next_told = begun + STALL_SECONDS
         while entry not in self._held:
             if entry in self._failed:
-                raise self._failed.pop(entry)
+                raise self._failed[entry]  # which stays: only who demands it has it tried again
             if entry not in self._demanded:
                 self._demanded[entry] = job
                 self._wake()
