@@ -11,9 +11,9 @@ from mixstream.streams.catalog import open_stream
 from mixstream.streams.index import INDEX_NAME
 from mixstream.streams.manifest import HELDOUT, TRAIN, StreamManifest, read_manifest
 from mixstream.streams.place import Place
+from mixstream.streams.placing import foreign_entry
 from mixstream.streams.remote import RemoteFolder
 from mixstream.streams.upload import check_parts
-from mixstream.streams.writer import foreign_entry
 
 
 def find_existing(place: Place, made: Mapping[str, Any], overwrite: bool = False) -> dict[str, StreamManifest] | None:

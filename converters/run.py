@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from converters.documents import Document, is_held_out
 from converters.existing import find_existing
@@ -15,14 +18,17 @@ from converters.readers import read_documents
 from converters.sources import Corpus
 from converters.tokenise import Tokenizer, dtype_of
 from mixstream.errors import CorpusError, TokenizerError
+from mixstream.formats import dump_json, write_whole
 from mixstream.streams.manifest import (
     HELDOUT,
+    MANIFEST_NAME,
     TRAIN,
     Source,
     StreamManifest,
     TokenizerInfo,
 )
-from mixstream.streams.writer import SHARD_BYTES, TOKENS, StreamWriter
+from mixstream.streams.placing import put_in_place
+from mixstream.streams.writer import SHARD_BYTES, TOKENS, RowFormat, write_index, write_shard
 
 DOCUMENTS_AT_A_TIME = 256
 
@@ -95,13 +101,15 @@ def convert_corpus(corpus: Corpus, out: Path, options: Options, on_documents: On
     info = options.tokenizer.info
     dtype = dtype_of(info)
     splits = {name: _Split(Packer(options.sequence_length, dtype, info.eod_token_id)) for name in (TRAIN, HELDOUT)}
-    with StreamWriter(directory, dtype, options.sequence_length, options.shard_bytes) as writer:
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{corpus.name}.", dir=out) as work:
+        shards = {name: _Shards(path, dtype, options) for name, path in _folders(Path(work)).items()}
         for documents in _batches(corpus, options.text_field):
             tokens = options.tokenizer.encode([document.text for document in documents])
             for document, document_tokens in zip(documents, tokens, strict=True):
                 _check_tokens(document_tokens, info)
                 name = HELDOUT if is_held_out(document, options.holdout) else TRAIN
-                _write(writer, name, splits[name], document, document_tokens)
+                _write(shards, name, splits[name], document, document_tokens)
             on_documents(len(documents))
         manifests = {
             name: _manifest(corpus, name, splits, sources, options)
@@ -113,8 +121,42 @@ def convert_corpus(corpus: Corpus, out: Path, options: Options, on_documents: On
                 f"{', '.join(map(str, corpus.files))}: {splits[TRAIN].packer.filled} tokens are fewer than one "
                 f"sample of {options.sequence_length}; give more text or a smaller --sequence-length"
             )
-        writer.finish(manifests)
+        for name, manifest in manifests.items():
+            shards[name].finish(manifest)
+        put_in_place(_folders(Path(work))[TRAIN], directory)
     return Converted(corpus.name, manifests)
+
+
+class _Shards:
+    """Writes the samples of one split, a shard at a time."""
+
+    def __init__(self, folder: Path, dtype: str, options: Options) -> None:
+        self._folder = folder
+        self._format = RowFormat(((TOKENS, f"ndarray:{dtype}:{options.sequence_length}"),))
+        self._limit = options.shard_bytes
+        self._rows: list[Any] = []
+        self._entries: list[dict[str, Any]] = []
+
+    def write(self, sample: Any) -> None:
+        self._rows.append(sample)
+        if len(self._rows) == self._format.samples_per_shard(self._limit):
+            self._flush()
+
+    def finish(self, manifest: StreamManifest) -> None:
+        if self._rows:
+            self._flush()
+        write_index(self._folder, self._entries)
+        write_whole(self._folder / MANIFEST_NAME, dump_json(manifest))
+
+    def _flush(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        rows = {TOKENS: np.stack(self._rows)}
+        self._entries.append(write_shard(self._folder, len(self._entries), rows, self._format, self._limit))
+        self._rows = []
+
+
+def _folders(work: Path) -> dict[str, Path]:
+    return {TRAIN: work / TRAIN, HELDOUT: work / TRAIN / HELDOUT}
 
 
 def made_as(options: Options, sources: tuple[Source, ...]) -> dict[str, Any]:
@@ -143,9 +185,9 @@ def _check_tokens(tokens: Any, info: TokenizerInfo) -> None:
         )
 
 
-def _write(writer: StreamWriter, name: str, split: _Split, document: Document, tokens: Any) -> None:
+def _write(shards: dict[str, _Shards], name: str, split: _Split, document: Document, tokens: Any) -> None:
     for sample in split.packer.add(tokens):
-        writer.write(name, sample)
+        shards[name].write(sample)
         split.num_samples += 1
     split.num_documents += 1
     split.num_bytes += len(document.text.encode("utf-8"))
