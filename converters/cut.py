@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from converters.encode import cannot_write
-from converters.packing import Layout, Piece
+from converters.packing import Layout, Piece, Sequenced
 from converters.parts import Array, documents_of
 from mixstream.formats import write_whole
 from mixstream.streams.documents import DocumentsWriter
@@ -53,9 +53,10 @@ class Samples:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard: where it goes, its number, what it is made of."""
+    """One shard: where it goes and is noted to be whole, its number, what it is made of."""
 
     directory: str
+    noted: str
     number: int
     samples: Samples
     pieces: tuple[Piece, ...]
@@ -67,7 +68,7 @@ def write_shard_of(task: ShardTask) -> dict[str, Any]:
     Raises:
         StreamError: it cannot be written.
     """
-    noted = Path(task.directory) / f".shard.{task.number:05d}.json"
+    noted = Path(task.noted)
     if noted.exists():
         entry: dict[str, Any] = json.loads(noted.read_text())
         return entry
@@ -145,33 +146,44 @@ class TableTask:
 
     directory: str
     keep: tuple[str, ...]
-    pieces: tuple[Piece, ...]
+    layout: Layout
+    sequence_length: int
+    sequenced: Sequenced
 
 
-def write_table(task: TableTask) -> None:
+def write_table(task: TableTask) -> tuple[int, int]:
     """Write documents.parquet.
+
+    Returns:
+        Tokens that samples of a document each cut off, and that they are filled up with.
 
     Raises:
         StreamError: it cannot be written.
     """
-    begin = 0
+    begin = truncated = padding = 0
     try:
         with DocumentsWriter(Path(task.directory), task.keep) as writer:
-            for table in _tables(task.pieces):
+            for table in _tables(task.sequenced):
                 num_tokens = table["num_tokens"].to_numpy()
-                begins = begin + np.cumsum(num_tokens) - num_tokens
-                begin += int(num_tokens.sum())
-                kept = {name: table[name] for name in task.keep}
-                writer.write(table["id"], begins, num_tokens, table["num_bytes"], kept)
+                if task.layout == "packed":
+                    begins = begin + np.cumsum(num_tokens) - num_tokens
+                    begin += int(num_tokens.sum())
+                else:
+                    begins = begin + np.arange(len(num_tokens)) * task.sequence_length
+                    begin += len(num_tokens) * task.sequence_length
+                truncated += int(np.maximum(num_tokens - task.sequence_length, 0).sum())
+                padding += int(np.maximum(task.sequence_length - num_tokens, 0).sum())
+                writer.write(table["id"], begins, num_tokens, table["num_bytes"], [table[own] for own in task.keep])
     except OSError as problem:
         raise cannot_write(Path(task.directory), problem) from None
+    return truncated, padding
 
 
-def _tables(pieces: Sequence[Piece]) -> Iterator[Any]:
-    """Yield the rows of each piece, a part's table opened once for all its pieces that follow one another."""
-    path, table = "", None
-    for piece in pieces:
-        if piece.path != path:
-            path, table = piece.path, documents_of(piece.path)
-        assert table is not None, "a part has a path"
-        yield table.slice(piece.row, piece.num_documents)
+def _tables(sequenced: Sequenced) -> Iterator[Any]:
+    """Yield the rows of each run, a part's table opened once for all its runs that follow one another."""
+    opened, table = -1, None
+    for part, row, count in zip(sequenced.part, sequenced.row, sequenced.num_documents, strict=True):
+        if part != opened:
+            opened, table = part, documents_of(sequenced.paths[int(part)])
+        assert table is not None, "no part has a negative number"
+        yield table.slice(int(row), int(count))

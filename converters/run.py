@@ -14,7 +14,7 @@ from converters.documents import EXCLUDED, OUTSIDE
 from converters.duplicates import DUPLICATE, DropTask, FindTask, buckets_of, drop_duplicates, find_duplicates
 from converters.encode import REJECTED, EncodeTask, Encoding, encode_span, save_tokenizer, too_many
 from converters.executors import run_all
-from converters.existing import Existing, check_free
+from converters.existing import Existing, check_free, made_already
 from converters.packing import Sequenced, sequences
 from converters.parts import Part
 from converters.readers import Asked, Span, spans
@@ -23,7 +23,7 @@ from converters.sources import SourceFile, changed_since
 from converters.tokenise import dtype_of
 from converters.work import work_folder
 from mixstream.errors import CorpusError
-from mixstream.formats import dump_json
+from mixstream.formats import dump_json, write_whole
 from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, TRAIN, Source, StreamManifest
 from mixstream.streams.placing import put_in_place
 from mixstream.streams.writer import TOKENS, write_index
@@ -121,7 +121,7 @@ class _Conversion:
 
     def convert(self) -> Converted:
         corpus, options = self._corpus, self._options
-        existing = Existing.find(self._out, corpus.stream, corpus.files, self._info)
+        existing = Existing.find(self._out, corpus.stream, corpus.files)
         if existing is not None and not options.overwrite:
             making = self._making()
             if existing.is_made_by(making):
@@ -152,7 +152,7 @@ class _Conversion:
             check_free(self._out / name, self._options.overwrite, making.fingerprint)
         counts = _counts(parts)
         rejects = write_rejects(parts, self._corpus, made, work, self._out) if counts[""][REJECTED] else ()
-        manifests = self._write_streams(work / "made", found, made, making, parts)
+        manifests = self._write_streams(work, found, made, making, parts)
         return Converted(self._corpus.name, manifests, False, too_small, counts[""], rejects)
 
     def _making(self, work: Path | None = None) -> Making:
@@ -239,42 +239,52 @@ class _Conversion:
 
     def _write_streams(
         self,
-        folder: Path,
+        work: Path,
         found: Mapping[tuple[str, str], Sequenced],
         names: list[str],
         making: Making,
         parts: list[Part],
-    ) -> dict[str, dict[str, StreamManifest]]:
+    ) -> dict[str, Mapping[str, StreamManifest]]:
         """Write all shards, then put each stream in its place."""
-        splits = [(name, split) for name in names for split in (TRAIN, HELDOUT) if self._num_samples(found, name, split)]
-        places = {(name, split): folder / name / (HELDOUT if split == HELDOUT else "") for name, split in splits}
-        for place in places.values():
-            place.mkdir(parents=True, exist_ok=True)
-        keep = self._samples.keep
+        manifests: dict[str, Mapping[str, StreamManifest]] = {}
+        for name in names:
+            done = made_already(self._out, name, making)
+            if done is not None:  # by a run that was killed after that
+                manifests[name] = done
+        left = [name for name in names if name not in manifests]
+        splits = [(name, split) for name in left for split in (TRAIN, HELDOUT) if self._num_samples(found, name, split)]
+        places = {(name, split): self._place(work, name, split) for name, split in splits}
         tables = [
-            TableTask(str(places[key]), keep, self._samples.layout, self._samples.sequence_length, found[key])
+            TableTask(str(places[key]), self._samples.keep, self._samples.layout, self._samples.sequence_length, found[key])
             for key in splits
         ]
         losses = dict(zip(splits, run_all(self._executor, write_table, tables), strict=True))
-        tasks = [task for key in splits for task in self._shard_tasks(found[key], places[key])]
+        tasks = [task for key in splits for task in self._shard_tasks(found[key], places[key], work)]
         entries: dict[str, list[Mapping[str, object]]] = {}
         for task, entry in zip(tasks, run_all(self._executor, write_shard_of, tasks), strict=True):
             entries.setdefault(task.directory, []).append(entry)
         counts = _counts(parts)
-        manifests: dict[str, dict[str, StreamManifest]] = {}
-        for name, split in splits:
-            place = places[name, split]
-            for noted in place.glob(".shard.*.json"):
-                noted.unlink()
-            own = self._manifest(name, split, found, names, making, counts[name], losses[name, split])
-            manifests.setdefault(name, {})[split] = own
-            (place / MANIFEST_NAME).write_text(dump_json(own))
-            write_index(place, entries[str(place)])
-        for name in names:
-            put_in_place(folder / name, self._out / name)
-        return manifests
+        for name in left:
+            own = {
+                split: self._manifest(name, split, found, names, making, counts[name], losses[name, split])
+                for split in (TRAIN, HELDOUT)
+                if (name, split) in places
+            }
+            for split, manifest in own.items():
+                place = places[name, split]
+                write_whole(place / MANIFEST_NAME, dump_json(manifest))
+                write_index(place, entries[str(place)])
+            put_in_place(places[name, TRAIN], self._out / name)
+            manifests[name] = own
+        return {name: manifests[name] for name in names}
 
-    def _shard_tasks(self, sequenced: Sequenced, place: Path) -> Iterable[ShardTask]:
+    @staticmethod
+    def _place(work: Path, name: str, split: str) -> Path:
+        place = work / "made" / name / (HELDOUT if split == HELDOUT else "")
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def _shard_tasks(self, sequenced: Sequenced, place: Path, work: Path) -> Iterable[ShardTask]:
         samples = self._samples
         count = sequenced.total_tokens if samples.layout == "packed" else sequenced.total_documents
         num_samples = count // samples.units
@@ -282,7 +292,8 @@ class _Conversion:
         for number, first in enumerate(range(0, num_samples, step)):
             last = min(first + step, num_samples)
             pieces = sequenced.between(first * samples.units, last * samples.units, samples.layout)
-            yield ShardTask(str(place), number, samples, tuple(pieces))
+            noted = work / "shards" / digest_of(str(place.relative_to(work))) / f"{number:05d}.json"
+            yield ShardTask(str(place), str(noted), number, samples, tuple(pieces))
 
     def _num_samples(self, found: Mapping[tuple[str, str], Sequenced], name: str, split: str) -> int:
         sequenced = found.get((name, split))
