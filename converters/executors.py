@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from mixstream.errors import CorpusError, MissingExtraError
 
+SMALL_BYTES = 4 << 20
 TASKS_AHEAD = 512  # handed out at a time: enough for a large cluster, little to hold
 
 TaskT = TypeVar("TaskT")
@@ -38,6 +39,11 @@ class Here(Executor):
 def num_processors() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def processes_for(size_bytes: int) -> int:
+    """Return how many processes are worth their start, of about a second, for so many bytes of sources; 0: none."""
+    return 0 if size_bytes < SMALL_BYTES else num_processors()
 
 
 @contextmanager

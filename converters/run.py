@@ -19,7 +19,7 @@ from converters.packing import Sequenced, sequences
 from converters.parts import Part
 from converters.readers import Asked, Span, spans
 from converters.rejects import write_rejects
-from converters.sources import SourceFile, changed_since
+from converters.sources import SourceFile, sha256, version_of
 from converters.tokenise import dtype_of
 from converters.work import work_folder
 from mixstream.errors import CorpusError
@@ -141,7 +141,7 @@ class _Conversion:
         if self._options.deduplicate:
             parts = self._without_duplicates(work, parts)
         for file in self._corpus.files:
-            changed_since(file)
+            check_unchanged(file)
         found = sequences(parts)
         names = sorted({stream for stream, _ in found})
         too_small = {name: self._tokens(found, name) for name in names if not self._num_samples(found, name, TRAIN)}
@@ -156,13 +156,8 @@ class _Conversion:
         return Converted(self._corpus.name, manifests, False, too_small, counts[""], rejects)
 
     def _making(self, work: Path | None = None) -> Making:
-        """Return all that decides the content; hashes of local files are noted in the work folder, if there is one."""
-        noted = work.parent / "hashes" if work is not None else None
-        if noted is not None:
-            noted.mkdir(exist_ok=True)
-        tasks = [HashTask(file, None if noted is None else str(noted)) for file in self._corpus.files]
-        sources = run_all(self._executor, source_of, tasks)
-        return Making(tuple(sources), self._how)
+        """Return all that decides the content; hashes of files are noted in the work folder, if there is one."""
+        return Making(sources_of(self._corpus, self._executor, work and work.parent / "hashes"), self._how)
 
     def _encode(self, work: Path) -> list[Part]:
         """Return the parts of all spans, in order; those that are whole already are not made again."""
@@ -395,8 +390,25 @@ class HashTask:
     noted: str | None
 
 
+def sources_of(corpus: Corpus, executor: Executor, noted: Path | None = None) -> tuple[Source, ...]:
+    """Return what the manifest records of the files of a corpus.
+
+    Args:
+        corpus: the files.
+        executor: reads them.
+        noted: folder where hashes are noted, so that no file is read for it twice; None: nowhere.
+
+    Raises:
+        CorpusError: a file cannot be read.
+    """
+    if noted is not None:
+        noted.mkdir(exist_ok=True)
+    tasks = [HashTask(file, None if noted is None else str(noted)) for file in corpus.files]
+    return tuple(run_all(executor, source_of, tasks))
+
+
 def source_of(task: HashTask) -> Source:
-    """Return what the manifest records of a file; the hash of a local one is computed once.
+    """Return what the manifest records of a file.
 
     Raises:
         CorpusError: the file cannot be read.
@@ -405,13 +417,22 @@ def source_of(task: HashTask) -> Source:
     noted = None if task.noted is None else Path(task.noted) / digest_of([file.name, file.size_bytes, file.version])
     if noted is not None and noted.exists():
         return Source.model_validate_json(noted.read_text())
-    etag = file.version.partition(":")[2] if isinstance(file.version, str) and file.version.startswith("etag:") else None
-    source = Source(name=file.name, size_bytes=file.size_bytes, sha256=file.sha256(), etag=etag)
+    source = Source(name=file.name, size_bytes=file.size_bytes, sha256=sha256(file), etag=file.etag)
     if noted is not None:
-        temporary = noted.with_suffix(".new")
-        temporary.write_text(source.model_dump_json())
-        temporary.rename(noted)
+        write_whole(noted, source.model_dump_json())
     return source
+
+
+def check_unchanged(file: SourceFile) -> None:
+    """Check that a file of this machine is the one that was found.
+
+    Raises:
+        CorpusError: it has changed since.
+    """
+    if isinstance(file.place, Path):
+        now = version_of(file.place) if file.place.exists() else None
+        if now != (file.size_bytes, file.version):
+            raise CorpusError(f"{file.name}: was changed while it was read; run the same command again")
 
 
 def _counts(parts: Iterable[Part]) -> dict[str, Counter[str]]:
