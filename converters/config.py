@@ -36,7 +36,7 @@ class FieldsConfig(FileModel):
     """
 
     text_field: str = "text"
-    id_field: str = "id"
+    id_field: str | None = None
     language: Name | None = None
     domain: Name | None = None
     language_field: str | None = None

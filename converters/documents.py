@@ -47,14 +47,15 @@ class Fields:
     """Which fields of a corpus mean what; dotted paths name nested ones.
 
     Attributes:
-        text, id: of the text, and of what names a document for ever; without the latter its content does.
+        text: of the text.
+        id: of what names a document for ever; None: `id` where there is one, and else its content.
         language, domain: fixed; or
         language_field, domain_field: read from each document.
         keep: numeric fields that become columns.
     """
 
     text: str = "text"
-    id: str = "id"
+    id: str | None = None
     language: str | None = None
     domain: str | None = None
     language_field: str | None = None
@@ -66,7 +67,12 @@ class Fields:
     def asked(self) -> tuple[str, ...]:
         """The fields to read, in the order in which `document` takes their values."""
         named = tuple(name for name in (self.language_field, self.domain_field) if name is not None)
-        return (self.text, self.id, *named, *self.keep)
+        return (self.text, self.id or "id", *named, *self.keep)
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Those of the fields asked for that need not be there."""
+        return frozenset() if self.id else frozenset(["id"])
 
     def document(self, values: tuple[Any, ...]) -> Document:
         """Return a document from the values of the fields `asked`.
@@ -98,13 +104,13 @@ class Fields:
             return ""
 
     def _id(self, given: Any, stream: str, content: bytes) -> str:
-        if given is None or given is MISSING:
+        if self.id is None and (given is None or given is MISSING):
             return text_hash(stream, content).hexdigest()
         if isinstance(given, str):
             return given
         if isinstance(given, int) and not isinstance(given, bool):
             return str(given)
-        raise UnfitError(f"field {self.id!r} holds {given!r:.100}, expected a string or a whole number (--id-field)")
+        raise UnfitError(f"{self._told(self.id or 'id', given)}, expected a string or a whole number (--id-field)")
 
     def _stream(self, values: tuple[Any, ...]) -> str:
         language = self.language if self.language_field is None else values[2]
@@ -140,7 +146,8 @@ class Fields:
             return f"there is no field {name!r}"
         if value is None:
             return f"field {name!r} holds nothing"
-        return f"field {name!r} holds {value!r:.100}" if isinstance(value, str) else f"field {name!r} is a {_kind(value)}"
+        told = repr(value) if isinstance(value, str | int | float) else f"a {_kind(value)}"
+        return f"field {name!r} holds {told:.100}"
 
 
 def text_hash(stream: str, content: bytes) -> Any:
@@ -193,5 +200,5 @@ def _is_below(document_id: str, share: float, purpose: bytes, seed: int) -> bool
 
 def _kind(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "object"
-    return "list" if isinstance(value, list) else type(value).__name__
+        return "group of fields"
+    return type(value).__name__

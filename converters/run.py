@@ -164,7 +164,7 @@ class _Conversion:
         corpus, options = self._corpus, self._options
         encoding = Encoding(
             corpus.fields,
-            Asked(corpus.fields.asked, options.max_document_bytes, corpus.document),
+            Asked(corpus.fields.asked, options.max_document_bytes, corpus.document, corpus.fields.optional),
             str(work / "tokenizer.json"),
             self._excluded(work),
             options.holdout,
@@ -202,7 +202,7 @@ class _Conversion:
 
     def _spans(self, file: SourceFile) -> list[Span]:
         try:
-            return spans(file, span_bytes_of(self._corpus, self._options))
+            return spans(file, span_bytes_of(self._corpus, self._options), self._corpus.document)
         except CorpusError:
             if self._options.on_error == "stop":
                 raise

@@ -32,7 +32,7 @@ def convert(
     language_field: Annotated[str | None, typer.Option(help="Field with the language: a stream for each.")] = None,
     domain_field: Annotated[str | None, typer.Option(help="Field with the domain: a stream for each.")] = None,
     text_field: Annotated[str, typer.Option(help="Field or column of the text; dots name nested ones.")] = "text",
-    id_field: Annotated[str, typer.Option(help="Field with what names a document for ever.")] = "id",
+    id_field: Annotated[str | None, typer.Option(help="Field that names a document for ever; none: id, or a hash.")] = None,
     keep: Annotated[list[str] | None, typer.Option(help="Numeric field to keep as a column; may be repeated.")] = None,
     document: Annotated[str, typer.Option(help="Of plain text: line or file.")] = "line",
     tokenizer: Annotated[str, typer.Option(help="byte, a tokenizer.json, or a hub name.")] = "byte",
