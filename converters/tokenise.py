@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,20 +19,83 @@ from mixstream.streams.manifest import TokenizerInfo
 Tokens = npt.NDArray[Any]
 
 EOD_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<eod>", "[EOS]")
+PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>")
+BATCH_CHARACTERS = 1 << 18  # of one call: the library takes about 260 bytes a token until it returns
+ENCODING_VERSION = 2  # how texts are given to the library; part of the fingerprint. 2: special tokens are text
 
 
 class Tokenizer(Protocol):
-    """Makes tokens of texts."""
+    """Makes tokens of texts, and texts of tokens.
+
+    Attributes:
+        info: what streams note of it.
+        pad_token_id: the token that fills a sample up, where the vocabulary has one.
+    """
 
     info: TokenizerInfo
+    pad_token_id: int | None
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
-        """Return the tokens of each text, without special ones."""
+        """Return the tokens of each text: arrays (tokens,) of some whole-number type.
+
+        No token is added, and none of the text is taken for a special token.
+        """
+        ...
+
+    def decode(self, tokens: Tokens) -> str:
+        """Return the text of tokens."""
         ...
 
 
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """A tokenizer as it is sent to other processes, on machines that need not have its file.
+
+    Attributes:
+        name: what it was asked for by.
+        eod_token: the token that was named as its end-of-document token, if one was.
+        json: all of it, as the `tokenizers` library writes it; None for ``byte``.
+    """
+
+    name: str
+    eod_token: str | None
+    json: str | None
+
+    def load(self) -> Tokenizer:
+        """Return the tokenizer; the same object each time in one process."""
+        return _loaded(self)
+
+
+def spec_of(name: str, eod_token: str | None = None) -> TokenizerSpec:
+    """Return what a tokenizer is, read from its file or the hub once (see `load_tokenizer`).
+
+    Raises:
+        TokenizerError: there is no such tokenizer, or its end-of-document token is not known.
+    """
+    tokenizer = load_tokenizer(name, eod_token)
+    return TokenizerSpec(name, eod_token, tokenizer.json if isinstance(tokenizer, HuggingFaceTokenizer) else None)
+
+
+def use_one_thread() -> None:
+    """Have the `tokenizers` library encode in the thread that calls it, here and in processes started from here.
+
+    For workers that are processes, one a core. To be called before the first encoding of the process.
+    """
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["RAYON_NUM_THREADS"] = "1"
+
+
 def dtype_of(info: TokenizerInfo) -> str:
-    """Return the smallest type that holds every token of a vocabulary: ``uint16`` or ``uint32``."""
+    """Return the smallest type that holds every token of a vocabulary: ``uint16`` or ``uint32``.
+
+    Raises:
+        TokenizerError: neither does.
+    """
+    if info.vocab_size > 1 << 32:
+        raise TokenizerError(
+            f"tokenizer {info.name!r} has token {info.vocab_size - 1:,}, expected at most {(1 << 32) - 1:,} (uint32); "
+            "number its tokens from 0"
+        )
     return "uint16" if info.vocab_size <= 1 << 16 else "uint32"
 
 
@@ -37,10 +103,11 @@ class ByteTokenizer:
     """Every UTF-8 byte is a token; 256 ends a document. Nothing to train, every language can be told."""
 
     info = TokenizerInfo(name="byte", fingerprint="byte-1", vocab_size=257, eod_token_id=256)
+    pad_token_id: int | None = None
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
-        """Return the bytes of each text."""
-        return [np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.uint16) for text in texts]
+        """Return the bytes of each text, uint8, not to be written to."""
+        return [np.frombuffer(text.encode("utf-8"), dtype=np.uint8) for text in texts]
 
     def decode(self, tokens: Tokens) -> str:
         """Return the text of tokens; the end-of-document token shows as a line break."""
@@ -49,29 +116,68 @@ class ByteTokenizer:
 
 
 class HuggingFaceTokenizer:
-    """A tokenizer of the `tokenizers` library."""
+    """A tokenizer of the `tokenizers` library.
+
+    Attributes:
+        json: all of it, but for what only concerns special tokens, padding and truncation.
+    """
 
     def __init__(self, tokenizer: Any, name: str, eod_token: str | None) -> None:
         """Wrap a `tokenizers.Tokenizer`; `eod_token` names its end-of-document token.
 
         Raises:
-            TokenizerError: it has no such token, or several that could be it and none was named.
+            TokenizerError: it has no such token, or several that could be it and none was named; or the tokens
+                of a text are left to chance.
         """
+        if getattr(tokenizer.model, "dropout", None):
+            raise TokenizerError(
+                f"tokenizer {name!r} drops merges at random (dropout {tokenizer.model.dropout:g}), expected the same "
+                "tokens each time; set model.dropout to null in its tokenizer.json"
+            )
         tokenizer.no_padding()
         tokenizer.no_truncation()
+        tokenizer.post_processor = None  # adds special tokens, and moves offsets
+        tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
+        self.json: str = tokenizer.to_str()
         eod_token_id = _eod_token_id(tokenizer, name, eod_token)
+        how = f"{ENCODING_VERSION} {eod_token_id} {self.json}"
         self.info = TokenizerInfo(
             name=name,
-            fingerprint=hashlib.blake2b(f"{eod_token_id} {tokenizer.to_str()}".encode(), digest_size=8).hexdigest(),
+            fingerprint=hashlib.blake2b(how.encode(), digest_size=8).hexdigest(),
             vocab_size=1 + max(tokenizer.get_vocab(with_added_tokens=True).values()),  # ids may have gaps
             eod_token_id=eod_token_id,
         )
+        self.pad_token_id = next(filter(None.__ne__, map(tokenizer.token_to_id, PAD_TOKENS)), None)
+        self._dtype = dtype_of(self.info)
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
-        """Return the tokens of each text."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        """Return the tokens of each text, of the type that the vocabulary needs."""
+        tokens: list[Tokens] = []
+        for batch in batches(texts, BATCH_CHARACTERS):
+            encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            tokens += [np.array(encoding.ids, dtype=self._dtype) for encoding in encodings]
+        return tokens
+
+    def decode(self, tokens: Tokens) -> str:
+        """Return the text of tokens; the end-of-document token shows as a line break."""
+        parts = np.split(tokens, np.flatnonzero(tokens == self.info.eod_token_id))
+        texts = [self._tokenizer.decode(part[number > 0 :].tolist()) for number, part in enumerate(parts)]
+        return "\n".join(texts)
+
+
+def batches(texts: Sequence[str], characters: int) -> Iterator[list[str]]:
+    """Yield texts in order, in lists of together at most so many characters, or of one text."""
+    batch: list[str] = []
+    held = 0
+    for text in texts:
+        if batch and held + len(text) > characters:
+            yield batch
+            batch, held = [], 0
+        batch.append(text)
+        held += len(text)
+    if batch:
+        yield batch
 
 
 def load_tokenizer(name: str, eod_token: str | None = None) -> Tokenizer:
@@ -107,6 +213,15 @@ def load_tokenizer(name: str, eod_token: str | None = None) -> Tokenizer:
             f"({str(problem).splitlines()[0]})"
         ) from None
     return HuggingFaceTokenizer(tokenizer, name, eod_token)
+
+
+@lru_cache(maxsize=4)
+def _loaded(spec: TokenizerSpec) -> Tokenizer:
+    if spec.json is None:
+        return load_tokenizer(spec.name, spec.eod_token)
+    import tokenizers
+
+    return HuggingFaceTokenizer(tokenizers.Tokenizer.from_str(spec.json), spec.name, spec.eod_token)
 
 
 def _eod_token_id(tokenizer: Any, name: str, eod_token: str | None) -> int:
