@@ -73,14 +73,11 @@ def write_documented(
         }
     )
     write_split(directory, columns, made, shard_bytes, compression)
-    with DocumentsWriter(directory, made.columns, length if layout == "documents" else None) as writer:
-        table = {
-            "id": [f"id-{number}" for number in range(len(documents))],
-            "num_tokens": [len(document.tokens) for document in documents],
-            "num_bytes": [len(document.tokens) - 1 for document in documents],
-            "quality": pa.array([document.quality for document in documents], pa.float64()),
-        }
-        writer.append(pa.table(table))
+    sizes = np.array([len(document.tokens) for document in documents])
+    begin = np.arange(len(documents)) * length if layout == "documents" else np.cumsum(sizes) - sizes
+    ids, values = [f"id-{n}" for n in range(len(documents))], pa.array([d.quality for d in documents], pa.float64())
+    with DocumentsWriter(directory, made.columns) as writer:
+        writer.write(ids, begin, sizes, sizes - 1, [values] if quality else [])
     return made
 
 

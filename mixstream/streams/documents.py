@@ -37,26 +37,19 @@ class DocumentsWriter:
     """Writes documents.parquet, there whole or not at all; holds a row group at a time.
 
     Used as a context manager: left by an exception it leaves nothing. The same documents give the same bytes, whatever
-    the tables that they are appended in.
+    calls that they are given in.
     """
 
-    def __init__(self, directory: Path, columns: Sequence[str] = (), sequence_length: int | None = None) -> None:
-        """Write into a split's folder.
-
-        Args:
-            directory: an existing folder.
-            columns: names of the numeric fields that are kept.
-            sequence_length: of samples that are a document each (layout ``documents``); None: packed.
-        """
+    def __init__(self, directory: Path, columns: Sequence[str] = ()) -> None:
+        """Write into a split's folder, which exists; `columns` are the numeric fields that are kept."""
         self._arrow = _pyarrow()
         self._path = directory / DOCUMENTS_NAME
         self._temporary = directory / f".{DOCUMENTS_NAME}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
         types = dict.fromkeys(columns, self._arrow.float64())
         counts = dict.fromkeys(_COUNTS, self._arrow.int64())
         self._schema = self._arrow.schema({"id": self._arrow.string(), **counts, **types})
-        self._sequence_length = sequence_length
         self._held: list[Any] = []
-        self._held_rows = self._held_bytes = self._begin = 0
+        self._held_rows = self._held_bytes = 0
         self._file: Any = None
         self.num_documents = 0
 
@@ -86,36 +79,29 @@ class DocumentsWriter:
         finally:
             self._temporary.unlink(missing_ok=True)
 
-    def append(self, table: Any) -> None:
-        """Append documents.
+    def write(self, ids: Any, begin: Any, num_tokens: Any, num_bytes: Any, fields: Sequence[Any] = ()) -> None:
+        """Append n documents.
 
         Args:
-            table: a pyarrow Table or RecordBatch with ``id``, ``num_tokens``, ``num_bytes`` and the kept fields; its
-                other columns are left out. Where the documents begin follows.
+            ids: (n,) texts; this and the others are pyarrow arrays, or what makes one.
+            begin, num_tokens, num_bytes: (n,) whole numbers.
+            fields: (n,) numbers of each kept field, null where a document has none.
 
         Raises:
-            StreamError: a column is missing, or an id or a count.
+            StreamError: more or fewer fields than kept ones, or a document without id or a count.
         """
-        missing = [name for name in self._schema.names if name != "begin" and name not in table.schema.names]
-        if missing:
-            raise StreamError(f"{self._path}: documents without {', '.join(missing)}; they have {table.schema.names}")
-        columns = {name: table.column(name) for name in self._schema.names if name != "begin"}
-        without = [name for name in columns if name in ("id", *_COUNTS) and columns[name].null_count]
+        columns = [ids, begin, num_tokens, num_bytes, *fields]
+        if len(columns) != len(self._schema):
+            raise StreamError(f"{self._path}: {len(fields)} fields of documents, expected {len(self._schema) - 4}")
+        documents = self._arrow.table(columns, self._schema.names).cast(self._schema)
+        without = [name for name in ("id", *_COUNTS) if documents.column(name).null_count]
         if without:
             raise StreamError(f"{self._path}: a document without {without[0]}; every one has it")
-        columns["begin"] = self._arrow.array(self._begins(columns["num_tokens"].to_numpy(zero_copy_only=False)))
-        documents = self._arrow.table([columns[name] for name in self._schema.names], self._schema.names)
-        documents = documents.cast(self._schema)
         first = 0
         while first < documents.num_rows:
             step = min(_STEP - self._held_rows % _STEP, documents.num_rows - first)
             self._hold(documents.slice(first, step))
             first += step
-
-    def _begins(self, num_tokens: Int64) -> Int64:
-        if self._sequence_length is not None:
-            return (self.num_documents + np.arange(len(num_tokens))) * self._sequence_length
-        return self._begin + np.cumsum(num_tokens) - num_tokens
 
     def _hold(self, documents: Any) -> None:
         from pyarrow import compute
@@ -124,7 +110,6 @@ class DocumentsWriter:
         self._held_rows += documents.num_rows
         self._held_bytes += compute.sum(compute.binary_length(documents.column("id"))).as_py()
         self._held_bytes += 8 * documents.num_rows * (documents.num_columns - 1)
-        self._begin += compute.sum(documents.column("num_tokens")).as_py()
         self.num_documents += documents.num_rows
         ends = self._held_rows >= GROUP_ROWS or self._held_bytes >= GROUP_BYTES
         if ends and self._held_rows % _STEP == 0:
