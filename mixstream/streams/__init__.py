@@ -14,6 +14,8 @@ store        makes the raw file be there, in a cache where it is not, checks and
 needs        what a run needs next of its shards, as its store is told
 catalog      the streams under one folder
 verify       every shard looked through
+tally        documents.parquet compared with stream.json, as the shards ask for it
+contents     what the samples of a shard must be, by their documents
 writer       new shards and their index
 documents    documents.parquet: which document is where in a stream
 placing      a finished stream put in its place, whole or not at all

@@ -33,6 +33,7 @@ class Stream:
         tokenizer: what made the tokens; None where nobody wrote it down.
         tokens_per_byte: tokens made of a byte of text; None where nobody wrote it down.
         claimed_name: the name that stream.json gives it, which is the directory's unless that was renamed.
+        layout: ``packed``, or ``documents``: a sample is one document, padded behind its end.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Stream:
     tokenizer: TokenizerInfo | None
     tokens_per_byte: float | None
     claimed_name: str | None = None
+    layout: str = "packed"
 
     @property
     def num_samples(self) -> int:
@@ -277,6 +279,7 @@ def open_stream(name: str, directory: Place, token_column: str | None = None) ->
         tokenizer=manifest.tokenizer if manifest else None,
         tokens_per_byte=manifest.tokens_per_byte if manifest else None,
         claimed_name=manifest.name if manifest else None,
+        layout=manifest.layout if manifest else "packed",
     )
     if column.sequence_length is None:  # each sample brings its own
         stream = replace(stream, sequence_length=load_shard(stream, 0).length(0))

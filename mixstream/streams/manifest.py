@@ -169,6 +169,8 @@ def _wrong_counts(manifest: StreamManifest) -> str | None:
         if padding or manifest.truncated_tokens:
             return f"padding_tokens {padding}, truncated_tokens {manifest.truncated_tokens}; layout packed has none"
         return None
+    if manifest.pad_token_id is None:
+        return "pad_token_id is missing; layout documents needs it"
     if manifest.num_documents not in (None, samples):
         return f"num_samples {samples}, num_documents {manifest.num_documents}; layout documents has one a sample"
     if remainder:

@@ -1,7 +1,8 @@
 """Uploading streams: each is there whole or not at all.
 
-Shards go first, several at a time, then the small files of the held-out split, then the stream's own, index.json last:
-what has no index.json is no stream yet, and is uploaded again. What is to be replaced loses its index.json first.
+Shards go first, and what tells of documents, several at a time, then the small files of the held-out split, then the
+stream's own, index.json last: what has no index.json is no stream yet, and is uploaded again. What is to be replaced
+loses its index.json first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from mixstream.errors import ShardError, StreamError
 from mixstream.formats import dump_json, parse, parse_json
 from mixstream.streams.catalog import find_streams
 from mixstream.streams.index import INDEX_NAME, read_index
-from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, is_stream_name
+from mixstream.streams.manifest import DOCUMENTS_NAME, HELDOUT, MANIFEST_NAME, REJECTS_NAME, is_stream_name
 from mixstream.streams.place import all_together, find_place
 from mixstream.streams.placing import is_part
 from mixstream.streams.remote import RemoteFolder, is_url
@@ -49,18 +50,18 @@ class LocalStream:
 
     Attributes:
         directory: where it is.
-        shards: {path there: bytes}, those of the held-out split included.
+        data: {path there: bytes} of shards, documents.parquet and rejects.jsonl, the held-out split's included.
         small: its stream.json and index.json files, the last one last.
     """
 
     directory: Path
-    shards: dict[str, int]
+    data: dict[str, int]
     small: tuple[str, ...]
 
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of all its files, by path."""
-        return self.shards | {path: (self.directory / path).stat().st_size for path in self.small}
+        return self.data | {path: (self.directory / path).stat().st_size for path in self.small}
 
 
 def upload_streams(
@@ -137,17 +138,19 @@ def local_stream(directory: Path) -> LocalStream:
         ShardError: a file is missing or of another size.
         StreamError: an index.json is not what it should be.
     """
-    shards: dict[str, int] = {}
+    data: dict[str, int] = {}
     for prefix in ("", f"{HELDOUT}/"):
         if not (directory / f"{prefix}{INDEX_NAME}").exists():
             continue
         index = read_index(directory / HELDOUT if prefix else directory)
         files = index.compressed_files if index.compression else index.files
         sizes = index.compressed_bytes if index.compression else index.file_bytes
-        shards |= {f"{prefix}{file}": size for file, size in zip(files, sizes.tolist(), strict=True)}
-    for path, size in shards.items():
+        data |= {f"{prefix}{file}": size for file, size in zip(files, sizes.tolist(), strict=True)}
+    for path, size in data.items():
         _check_size(directory / path, size)
-    return LocalStream(directory, shards, tuple(path for path in SMALL if (directory / path).exists()))
+    beside = [f"{prefix}{name}" for prefix in ("", f"{HELDOUT}/") for name in (DOCUMENTS_NAME, REJECTS_NAME)]
+    data |= {path: (directory / path).stat().st_size for path in beside if (directory / path).exists()}
+    return LocalStream(directory, data, tuple(path for path in SMALL if (directory / path).exists()))
 
 
 def _check_size(path: Path, expected: int) -> None:
@@ -191,7 +194,7 @@ def upload_stream(
         if path in there:
             (place / path).delete()
     _put_all(local, place, advance)
-    _check_arrived(place, local.shards)
+    _check_arrived(place, local.data)
     for path in local.small:
         (place / path).put((local.directory / path).read_bytes())
         advance(sizes[path])
@@ -217,15 +220,15 @@ def check_parts(place: RemoteFolder, there: Iterable[str], also: Iterable[str] =
 
 
 def _put_all(local: LocalStream, place: RemoteFolder, advance: Advance) -> None:
-    """Upload the shards, several at a time; the first problem ends it."""
+    """Upload the large files, several at a time; the first problem ends it."""
 
     def put(path: str) -> None:
         (place / path).put(local.directory / path)
-        advance(local.shards[path])
+        advance(local.data[path])
 
     threads = ThreadPoolExecutor(UPLOADS, "mixstream-upload")
     try:
-        uploads = [threads.submit(put, path) for path in local.shards]
+        uploads = [threads.submit(put, path) for path in local.data]
         done, _ = wait(uploads, return_when=FIRST_EXCEPTION)
         for upload in done:
             upload.result()
@@ -233,12 +236,12 @@ def _put_all(local: LocalStream, place: RemoteFolder, advance: Advance) -> None:
         threads.shutdown(cancel_futures=True)
 
 
-def _check_arrived(place: RemoteFolder, shards: dict[str, int]) -> None:
+def _check_arrived(place: RemoteFolder, data: dict[str, int]) -> None:
     there = place.sizes()
-    wrong = next((path for path, size in shards.items() if there.get(path) != size), None)
+    wrong = next((path for path, size in data.items() if there.get(path) != size), None)
     if wrong is not None:
         raise StreamError(
-            f"{place / wrong}: has {there.get(wrong, 'no')} bytes after its upload, expected {shards[wrong]}; somebody "
+            f"{place / wrong}: has {there.get(wrong, 'no')} bytes after its upload, expected {data[wrong]}; somebody "
             f"else writes there, upload again"
         )
 

@@ -1,22 +1,28 @@
-"""Every shard of a folder of streams, looked through from its first byte to its last."""
+"""Every shard of a folder of streams, looked through from its first byte to its last, and the documents in it."""
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mixstream.errors import MixstreamError, RemoteError, ShardError, StreamError
-from mixstream.streams.catalog import Stream, check_names, find_streams, load_shard, open_stream
+from mixstream.streams.catalog import Stream, check_names, find_streams, open_stream
+from mixstream.streams.contents import Reaching, check_ends, check_field
+from mixstream.streams.documents import Float64
+from mixstream.streams.files import read_raw
 from mixstream.streams.hashes import noted_hash
 from mixstream.streams.index import INDEX_NAME, Int64
-from mixstream.streams.manifest import HELDOUT
+from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, TRAIN, read_manifest
+from mixstream.streams.mapped import MappedShard
 from mixstream.streams.place import Place, all_together
-from mixstream.streams.shard import Shard
+from mixstream.streams.shard import Shard, Tokens
+from mixstream.streams.tally import open_tally
 
 THREADS = min(8, os.cpu_count() or 1)  # hashing, decompressing and comparing run outside Python's lock
 CHUNK_SAMPLES = 1024
@@ -31,6 +37,7 @@ class Verdict:
         num_shards, num_samples: what index.json lists; 0 where it cannot be read.
         hashed: shards whose content was compared with a hash.
         problems: all that is wrong, in words.
+        documents: that the shards were compared with; None where nobody wrote them down.
     """
 
     name: str
@@ -38,6 +45,7 @@ class Verdict:
     num_samples: int
     hashed: int
     problems: tuple[str, ...]
+    documents: int | None = None
 
 
 def verify_streams(
@@ -88,40 +96,95 @@ def _targets(root: str | Path) -> dict[str, Place]:
 
 
 def _verify_stream(name: str, stream: Stream, advance: Callable[[int], None]) -> Verdict:
-    count = len(stream.index.files)
-    problems: list[str] = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        for first in range(0, count, 8 * THREADS):
-            numbers = range(first, min(first + 8 * THREADS, count))
-            problems += filter(None, pool.map(lambda number: _problem(stream, number), numbers))
-            advance(len(numbers))
-    hashed = sum(noted_hash(stream.index.hashes, number) is not None for number in range(count))
-    return Verdict(name, count, stream.num_samples, hashed, tuple(problems))
-
-
-def _problem(stream: Stream, number: int) -> str | None:
+    count, problems, tally = len(stream.index.files), [], None
     try:
-        verify_shard(stream, number)
+        _check_split(name, stream)
+        tally = open_tally(stream)
+    except MixstreamError as problem:
+        problems.append(str(problem))
+    waiting: deque[Future[str | None]] = deque()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for number in range(count):
+            documents = tally.of_shard(number) if tally else None  # of few shards at a time, whatever the stream's size
+            waiting.append(pool.submit(_problem, stream, number, documents))
+            if len(waiting) > 2 * THREADS:
+                problems += filter(None, [waiting.popleft().result()])
+                advance(1)
+        for last in waiting:
+            problems += filter(None, [last.result()])
+            advance(1)
+    if tally:
+        tally.finish()
+        problems += filter(None, [tally.problem])
+    hashed = sum(noted_hash(stream.index.hashes, number) is not None for number in range(count))
+    return Verdict(name, count, stream.num_samples, hashed, tuple(problems), tally.num_documents if tally else None)
+
+
+def _check_split(name: str, stream: Stream) -> None:
+    """Check that a stream's stream.json is not the other split's.
+
+    Raises:
+        StreamError: it is.
+    """
+    manifest, expected = read_manifest(stream.directory), HELDOUT if "/" in name else TRAIN
+    if manifest is not None and manifest.split != expected:
+        raise StreamError(
+            f"{stream.directory}: {MANIFEST_NAME} says that it is the split {manifest.split!r}, expected {expected!r}; "
+            f"copy the stream again"
+        )
+
+
+def _problem(stream: Stream, number: int, documents: Reaching | None) -> str | None:
+    try:
+        verify_shard(stream, number, documents)
     except (ShardError, RemoteError) as problem:
         return str(problem)
     return None
 
 
-def verify_shard(stream: Stream, number: int) -> None:
-    """Look through one shard: its file, size, header, offsets, noted hash, and every token.
+def verify_shard(stream: Stream, number: int, documents: Reaching | None = None) -> None:
+    """Look through one shard: its file, size, header, offsets, noted hash, every token, and kept fields.
+
+    Args:
+        stream: the stream.
+        number: of the shard.
+        documents: that it is made of, where they are known.
 
     Raises:
         ShardError: what is wrong with it.
     """
-    shard = load_shard(stream, number, verify_hashes=True)
+    path, data = read_raw(stream, number, verify_hashes=True)
+    sizes = stream.index.column_sizes
+    shard = Shard(path, data, int(stream.index.shard_samples[number]), stream.column)
     for first in range(0, shard.num_samples, CHUNK_SAMPLES):
-        _check_tokens(stream, number, shard, np.arange(first, min(first + CHUNK_SAMPLES, shard.num_samples)))
+        rows = np.arange(first, min(first + CHUNK_SAMPLES, shard.num_samples))
+        tokens = shard.read(rows) if shard.rows is None else shard.rows[rows[0] : rows[-1] + 1]
+        _check_tokens(stream, number, rows, tokens)
+        if documents is not None:
+            check_ends(path, first, tokens, documents)
+    if documents is not None:
+        for name in documents.fields:
+            check_field(
+                path, name, _numbers(stream, name, MappedShard(path, data, shard.num_samples, sizes)), documents
+            )
 
 
-def _check_tokens(stream: Stream, number: int, shard: Shard, rows: Int64) -> None:
+def _numbers(stream: Stream, name: str, shard: MappedShard) -> Float64:
+    """Return a float64 column of all samples, (n,).
+
+    Raises:
+        ShardError: it does not lie evenly.
+    """
+    values = shard.table(stream.index.column_names.index(name))
+    if values is None or values.shape[1] != 8:
+        raise ShardError(f"{shard.path}: column {name!r} is not of 8 bytes a sample; the shard is damaged")
+    numbers: Float64 = np.ascontiguousarray(values).view("<f8")[:, 0]
+    return numbers
+
+
+def _check_tokens(stream: Stream, number: int, rows: Int64, tokens: Tokens) -> None:
     """Check the lengths of `rows` (n,) and, where the tokenizer is known, that their tokens are its own."""
     path = stream.directory / stream.index.files[number]
-    tokens = shard.read(rows) if shard.rows is None else shard.rows[rows[0] : rows[-1] + 1]
     if tokens.shape[1] != stream.sequence_length:
         raise ShardError(f"{path}: has samples of {tokens.shape[1]} tokens, expected {stream.sequence_length}")
     tokenizer = stream.tokenizer

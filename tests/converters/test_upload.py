@@ -256,7 +256,7 @@ def test_a_stream_that_others_write_meanwhile_is_not_taken_for_whole(streams, bu
     shutil.copytree(streams / "eu.tales", tmp_path / "eu.tales")
     local = local_stream(tmp_path / "eu.tales")
     wrong = LocalStream(
-        local.directory, {path: size + (path == "shard.00000.mds") for path, size in local.shards.items()}, local.small
+        local.directory, {path: size + (path == "shard.00000.mds") for path, size in local.data.items()}, local.small
     )
     with pytest.raises(StreamError, match=r"shard.00000.mds: has \d+ bytes after its upload, expected \d+; somebody"):
         upload_stream(wrong, find_place(f"{bucket.url}/eu.tales"))

@@ -64,9 +64,19 @@ def test_all_that_a_conversion_knows_is_kept(tmp_path):
         ({"remainder_tokens": 8}, "remainder_tokens 8 fill a sample of 8; expected fewer"),
         ({"padding_tokens": 1}, "padding_tokens 1, truncated_tokens None; layout packed has none"),
         ({"truncated_tokens": 1}, "padding_tokens 0, truncated_tokens 1; layout packed has none"),
-        ({"layout": "documents", "num_documents": 5}, "num_samples 4, num_documents 5; layout documents has one"),
-        ({"layout": "documents", "remainder_tokens": 5}, "remainder_tokens 5; layout documents has none"),
-        ({"layout": "documents", "padding_tokens": 29}, "padding_tokens 29 of 32; expected a token of its own in each"),
+        (
+            {"layout": "documents", "pad_token_id": 0, "num_documents": 5},
+            "num_samples 4, num_documents 5; layout documents has one",
+        ),
+        (
+            {"layout": "documents", "pad_token_id": 0, "remainder_tokens": 5},
+            "remainder_tokens 5; layout documents has none",
+        ),
+        (
+            {"layout": "documents", "pad_token_id": 0, "padding_tokens": 29},
+            "padding_tokens 29 of 32; expected a token of its own in each",
+        ),
+        ({"layout": "documents"}, "pad_token_id is missing; layout documents needs it"),
         ({"layout": "rows"}, "layout: Input should be 'packed' or 'documents'"),
     ],
 )

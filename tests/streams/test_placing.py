@@ -89,7 +89,7 @@ def test_another_file_system_is_told(made, out):
             put_in_place(made, elsewhere / "eu.a")
     finally:
         shutil.rmtree(elsewhere, ignore_errors=True)
-    assert local_stream(made).shards
+    assert local_stream(made).data
 
 
 # Ends the process by a signal that it cannot catch, at the n-th change that it makes to the disk's names.

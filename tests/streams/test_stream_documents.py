@@ -25,38 +25,35 @@ from mixstream.streams.documents import (
 from mixstream.streams.place import find_place
 
 
-def table_of(num_tokens, quality=None, first=0):
-    """Return the documents as an encoder tells them, a column too many."""
-    count = len(num_tokens)
-    columns = {
-        "id": [f"id-{first + number}" for number in range(count)],
-        "num_tokens": pa.array(num_tokens, pa.int64()),
-        "num_bytes": pa.array(num_tokens, pa.int64()),
-        "split": ["train"] * count,
-    }
-    return pa.table(columns | ({} if quality is None else {"quality": pa.array(quality, pa.float64())}))
+def table_of(num_tokens, quality=None):
+    """Return what a writer is given of documents that follow each other."""
+    sizes = np.array(num_tokens)
+    columns = [[f"id-{n}" for n in range(len(sizes))], np.cumsum(sizes) - sizes, sizes, sizes]
+    return pa.table(
+        [*columns, *([] if quality is None else [quality])],
+        ["id", "begin", "tokens", "bytes", "q"][: 4 + (quality is not None)],
+    )
 
 
-def write(directory, *tables, columns=(), sequence_length=None):
-    with DocumentsWriter(directory, columns, sequence_length) as writer:
+def write(directory, *tables):
+    with DocumentsWriter(directory, tables[0].schema.names[4:]) as writer:
         for table in tables:
-            writer.append(table)
+            writer.write(*table.columns[:4], table.columns[4:])
     return (directory / "documents.parquet").read_bytes()
 
 
-def test_where_documents_begin_follows_from_their_tokens(tmp_path):
-    write(tmp_path, table_of([3, 1, 9]), table_of([2], first=3))
+def test_documents_are_read_as_they_were_written(tmp_path):
+    table = table_of([3, 1, 9, 2], [0.5, None, 2.0, 1.0])
+    write(tmp_path, table.slice(0, 3), table.slice(3))
     expected = {
         "id": ["id-0", "id-1", "id-2", "id-3"],
         "begin": [0, 3, 4, 13],
         "num_tokens": [3, 1, 9, 2],
         "num_bytes": [3, 1, 9, 2],
+        "q": [0.5, None, 2.0, 1.0],
     }
     assert read_documents_table(tmp_path).to_pydict() == expected
     assert pa.Table.from_batches(read_documents(tmp_path)).to_pydict() == expected
-    write(tmp_path, table_of([3, 1], [0.5, None]), table_of([9], [2.0]), columns=["quality"], sequence_length=8)
-    found = read_documents_table(tmp_path).to_pydict()
-    assert (found["begin"], found["quality"]) == ([0, 8, 16], [0.5, None, 2.0])
     assert [path.name for path in tmp_path.iterdir()] == ["documents.parquet"]
 
 
@@ -82,7 +79,7 @@ def test_memory_does_not_grow_with_documents(tmp_path, monkeypatch):
         tracemalloc.start()
         with DocumentsWriter(tmp_path) as writer:
             for _ in range(times):
-                writer.append(table)
+                writer.write(*table.columns, [])
             held = pa.total_allocated_bytes() - before
         peaks.append(held + tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
@@ -92,18 +89,21 @@ def test_memory_does_not_grow_with_documents(tmp_path, monkeypatch):
 
 def test_an_error_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError, match="power cut"), DocumentsWriter(tmp_path) as writer:
-        writer.append(table_of([1]))
+        writer.write(["a"], [0], [1], [1])
         raise RuntimeError("power cut")
-    with pytest.raises(StreamError, match="documents without num_tokens; they have"), DocumentsWriter(tmp_path) as w:
-        w.append(table_of([1]).drop_columns("num_tokens"))
+    with (
+        pytest.raises(StreamError, match="0 fields of documents, expected 1"),
+        DocumentsWriter(tmp_path, ["q"]) as writer,
+    ):
+        writer.write(["a"], [0], [1], [1])
     with pytest.raises(StreamError, match="a document without id"), DocumentsWriter(tmp_path) as writer:
-        writer.append(table_of([1]).set_column(0, "id", pa.array([None], pa.string())))
+        writer.write(["a", None], [0, 1], [1, 1], [1, 1])
     with pytest.raises(StreamError, match="a document without num_tokens"), DocumentsWriter(tmp_path) as writer:
-        writer.append(table_of([1, None]))
+        writer.write(["a"], [0], pa.array([None], pa.int64()), [1])
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "documents.parquet").mkdir()
     with pytest.raises(StreamError, match=r"documents.parquet: cannot be written"), DocumentsWriter(tmp_path) as writer:
-        writer.append(table_of([1]))
+        writer.write(["a"], [0], [1], [1])
     with pytest.raises(StreamError, match=r"nowhere/documents.parquet: cannot be written"):
         write(tmp_path / "nowhere", table_of([1]))
 
@@ -144,7 +144,8 @@ def test_the_documents_of_a_sample_are_those_of_its_tokens(tmp_path_factory, num
 
 
 def test_the_document_of_a_padded_sample_is_one(tmp_path):
-    write(tmp_path, table_of([3, 12, 8]), sequence_length=8)
+    with DocumentsWriter(tmp_path) as writer:
+        writer.write(["id-0", "id-1", "id-2"], [0, 8, 16], [3, 12, 8], [2, 11, 7])
     table = read_documents_table(tmp_path)
     found = [documents_of_sample(table, sample, 8) for sample in range(3)]
     assert [(part.id, part.start, part.stop, part.offset) for (part,) in found] == [
