@@ -1,39 +1,102 @@
-"""Parquet, read row group by row group."""
+"""Parquet: the columns asked for, some rows at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
-from converters.documents import Document, document_of
-from mixstream.errors import CorpusError, nearest
+from converters.readers.blocks import opened
+from converters.readers.columns import check_columns, rows_at_a_time, rows_of
+from converters.readers.rows import Asked, Row, Span
+from converters.sources import SourceFile
+from mixstream.errors import CorpusError
+
+_BUFFER_BYTES = 1 << 20  # of each column's compressed bytes; without, all of a row group's are read at once
 
 
-def read_parquet(path: Path, text_field: str) -> Iterator[Document]:
-    """Yield the documents of a Parquet file: column `text_field`, and `id` where there is one.
+def spans_of_parquet(file: SourceFile, span_bytes: int) -> list[Span]:
+    """Return spans of whole row groups, of `span_bytes` or one row group.
 
     Raises:
-        CorpusError: naming file, row group and row.
+        CorpusError: it is not Parquet.
     """
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if text_field not in names:
+    with _parquet(file) as parquet:
+        meta = parquet.metadata
+        sizes = [meta.row_group(group).total_byte_size for group in range(meta.num_row_groups)]
+    spans: list[Span] = []
+    start, size = 0, 0
+    for group, own in enumerate(sizes):
+        if group > start and size + own > span_bytes:
+            spans.append(Span(start, group))
+            start, size = group, 0
+        size += own
+    return [*spans, Span(start, len(sizes))] if sizes else []
+
+
+def read_parquet(file: SourceFile, span: Span, asked: Asked) -> Iterator[Row]:
+    """Yield the rows of a span of row groups.
+
+    Raises:
+        CorpusError: it is not Parquet, or damaged, or has no such column.
+    """
+    with _parquet(file) as parquet:
+        check_columns(file, parquet.schema_arrow, asked)
+        number = 0
+        for group in range(span.start, span.stop):
+            begun = number
+            try:
+                for batch in _batches(parquet, group, asked):
+                    for values in rows_of(batch, asked.fields):
+                        yield Row(number, values)
+                        number += 1
+            except (OSError, pyarrow.ArrowException) as problem:
                 raise CorpusError(
-                    f"{path}: no column {text_field!r}{nearest(text_field, names)} (columns: {', '.join(names)}; "
-                    f"--text-field names it)"
-                )
-            for name in (text_field, "id"):
-                if names.count(name) > 1:
-                    raise CorpusError(f"{path}: has {names.count(name)} columns {name!r}; keep one of them")
-            columns = [text_field, *(name for name in ("id",) if name in names)]
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=columns)
-                ids = table["id"].to_pylist() if "id" in columns else [None] * len(table)
-                for row, (text, given_id) in enumerate(zip(table[text_field].to_pylist(), ids, strict=True)):
-                    yield document_of(text, given_id, f"{path}, row group {group}, row {row}", text_field)
-    except (OSError, pyarrow.ArrowInvalid) as problem:
-        raise CorpusError(f"{path}: not a Parquet file that can be read ({problem})") from None
+                    f"{file.name}, row group {group}: cannot be read after row {number - begun} ({problem}); it may be "
+                    f"damaged, copy it again"
+                ) from None
+
+
+def _batches(parquet: Any, group: int, asked: Asked) -> Any:
+    """Return the record batches of a row group: its rows, and of its columns those that are asked for."""
+    meta = parquet.metadata.row_group(group)
+    wanted = {*asked.fields, *(field.split(".")[0] for field in asked.fields if "." in field)}
+    own = [meta.column(i) for i in range(meta.num_columns)]
+    size = sum(
+        column.total_uncompressed_size
+        for column in own
+        if column.path_in_schema in wanted or column.path_in_schema.split(".")[0] in wanted
+    )
+    names = [field for field in asked.fields if _is_there(parquet.schema_arrow, field)]
+    return parquet.iter_batches(
+        batch_size=rows_at_a_time(size, meta.num_rows), row_groups=[group], columns=names, use_threads=False
+    )
+
+
+def _is_there(schema: Any, field: str) -> bool:
+    return field in schema.names or field.split(".")[0] in schema.names
+
+
+def locate_in_parquet(file: SourceFile, span: Span, number: int) -> str:
+    """Return the row group, and the row within it, both from 0."""
+    with _parquet(file) as parquet:
+        for group in range(span.start, span.stop):
+            rows = parquet.metadata.row_group(group).num_rows
+            if number < rows:
+                return f"row group {group}, row {number}"
+            number -= rows
+    return f"row group {span.stop}"
+
+
+@contextmanager
+def _parquet(file: SourceFile) -> Iterator[Any]:
+    with opened(file) as raw:
+        try:
+            parquet = pyarrow.parquet.ParquetFile(raw, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        except (OSError, pyarrow.ArrowException) as problem:
+            raise CorpusError(f"{file.name}: not a Parquet file that can be read ({problem})") from None
+        with parquet:
+            yield parquet

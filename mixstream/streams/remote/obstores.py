@@ -24,11 +24,13 @@ class Body:
         size: bytes of the whole object, whatever part was asked for.
         etag: what the store calls this version of it, if it does.
         chunks: the bytes asked for, as read-only buffers; going on may raise a `Fault`.
+        whole: the server sends all of it whatever part is asked for; what is before that part is thrown away.
     """
 
     size: int
     etag: str | None
     chunks: Iterator[Any]
+    whole: bool = False
 
 
 def get(root: Root, path: str, start: int | None, stop: int | None, stall_seconds: float) -> Body:
@@ -48,13 +50,17 @@ def get(root: Root, path: str, start: int | None, stop: int | None, stall_second
         options = {"range": {"offset": start}}
     with faults(opened.host):
         try:
-            result, skip = obstore.get(opened.store, path, options=options), 0
+            result, skip, whole = obstore.get(opened.store, path, options=options), 0, False
         except NotSupportedError:
             if options is None:
                 raise
-            result, skip = obstore.get(opened.store, path), start or 0  # a plain server that sends all or nothing
+            result, skip, whole = (
+                obstore.get(opened.store, path),
+                start or 0,
+                True,
+            )  # a plain server that sends all or nothing
         meta, most = result.meta, None if stop is None else stop - (start or 0)
-    return Body(meta["size"], meta["e_tag"], _cut(_chunks(result, opened.host), skip, most))
+    return Body(meta["size"], meta["e_tag"], _cut(_chunks(result, opened.host), skip, most), whole)
 
 
 def _chunks(result: Any, host: str) -> Iterator[Any]:
@@ -94,6 +100,20 @@ def is_there(root: Root, path: str, stall_seconds: float) -> bool:
             return False
         raise
     return True
+
+
+def look(root: Root, path: str, stall_seconds: float) -> tuple[int, str | None]:
+    """Return the size of an object in bytes, and its etag, if it has one.
+
+    Raises:
+        Fault: there is no good answer.
+    """
+    import obstore
+
+    opened = open_store(root, stall_seconds)
+    with faults(opened.host):
+        meta = obstore.head(opened.store, path)
+    return meta["size"], meta["e_tag"]
 
 
 def put(root: Root, path: str, source: Path | bytes, stall_seconds: float) -> None:

@@ -1,0 +1,105 @@
+"""Arrow IPC, the file format and the stream format, which Hugging Face ``datasets`` saves; some rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow
+import pyarrow.ipc
+
+from converters.readers.blocks import opened
+from converters.readers.columns import check_columns, rows_at_a_time, rows_of
+from converters.readers.rows import Asked, Row, Span
+from converters.sources import SourceFile
+from mixstream.errors import CorpusError
+
+_MAGIC = b"ARROW1"
+_END_OF_STREAM = (b"\xff\xff\xff\xff\0\0\0\0", b"\0\0\0\0")
+
+
+def spans_of_arrow(file: SourceFile, span_bytes: int) -> list[Span]:
+    """Return spans of record batches of about `span_bytes`; a stream, which tells none beforehand, is one.
+
+    Raises:
+        CorpusError: it is not Arrow.
+    """
+    with _arrow(file) as reader:
+        if not hasattr(reader, "num_record_batches"):
+            return [Span(0, 1)]
+        count = reader.num_record_batches
+    each = max(1, count * span_bytes // max(file.size_bytes, 1))
+    return [Span(start, min(start + each, count)) for start in range(0, count, each)]
+
+
+def read_arrow(file: SourceFile, span: Span, asked: Asked) -> Iterator[Row]:
+    """Yield the rows of a span of record batches, of a stream all.
+
+    Raises:
+        CorpusError: it is not Arrow, or truncated or damaged, or has no such column.
+    """
+    number = 0
+    with _arrow(file) as reader:
+        check_columns(file, reader.schema, asked)
+        try:
+            for batch in _batches(reader, span):
+                step = rows_at_a_time(batch.nbytes, batch.num_rows)
+                for start in range(0, batch.num_rows, step):
+                    for values in rows_of(batch.slice(start, step), asked.fields):
+                        yield Row(number, values)
+                        number += 1
+        except (OSError, EOFError, pyarrow.ArrowException) as problem:
+            raise CorpusError(
+                f"{file.name}: cannot be read after row {number} of record batch {span.start} ({problem}); it may be "
+                f"truncated or damaged, copy it again"
+            ) from None
+
+
+def locate_in_arrow(file: SourceFile, span: Span, number: int) -> str:
+    """Return the row of a stream, else the record batch and the row within it, all from 0."""
+    with _arrow(file) as reader:
+        if not hasattr(reader, "num_record_batches"):
+            return f"row {number}"
+        for index in range(span.start, span.stop):
+            rows = reader.get_batch(index).num_rows
+            if number < rows:
+                return f"record batch {index}, row {number}"
+            number -= rows
+    return f"record batch {span.stop}"
+
+
+def _batches(reader: Any, span: Span) -> Iterator[Any]:
+    if not hasattr(reader, "num_record_batches"):
+        yield from reader
+        return
+    for index in range(span.start, span.stop):
+        yield reader.get_batch(index)
+
+
+@contextmanager
+def _arrow(file: SourceFile) -> Iterator[Any]:
+    """Open a file of either format; one of this machine is mapped, so that only the columns asked for are read."""
+    with opened(file) as raw:
+        is_file = raw.read(len(_MAGIC)) == _MAGIC
+        if not is_file:
+            _check_end(file, raw)
+        raw.seek(0)
+        source = pyarrow.memory_map(str(file.place)) if isinstance(file.place, Path) else raw
+        try:
+            reader = pyarrow.ipc.open_file(source) if is_file else pyarrow.ipc.open_stream(source)
+        except (OSError, pyarrow.ArrowException) as problem:
+            raise CorpusError(f"{file.name}: not an Arrow file that can be read ({problem})") from None
+        with reader:
+            yield reader
+
+
+def _check_end(file: SourceFile, raw: BinaryIO) -> None:
+    """Refuse a stream without its end: pyarrow takes one that was cut between two record batches for whole."""
+    raw.seek(max(0, file.size_bytes - 8))
+    if not raw.read(8).endswith(_END_OF_STREAM):
+        raise CorpusError(
+            f"{file.name}: not an Arrow file that can be read (no end-of-stream mark); it may be truncated, copy it "
+            f"again"
+        )
