@@ -6,15 +6,17 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from converters.existing import find_existing
-from converters.run import Converted, OnCount, Options, convert_corpus, made_as
-from converters.sources import Corpus, Found
-from mixstream.errors import MixstreamError, StreamError
+from converters.corpus import Corpus, Making, Options, how_of
+from converters.existing import Existing, check_free
+from converters.rejects import rejects_beside
+from converters.run import Converted, Progress, convert_corpus, sources_of
+from mixstream.errors import StreamError
 from mixstream.streams.index import INDEX_NAME
 from mixstream.streams.place import Place
 from mixstream.streams.remote import RemoteFolder
@@ -22,26 +24,26 @@ from mixstream.streams.upload import check_target, local_stream, upload_stream, 
 
 
 def convert_corpora(
-    found: Found,
+    corpora: Sequence[Corpus],
     out: Place,
     options: Options,
-    staging: Path | None,
-    on_documents: OnCount,
-    on_bytes: OnCount,
+    executor: Executor,
+    staging: Path | None = None,
+    progress: Progress = Progress(),  # noqa: B008  it is frozen
 ) -> Iterator[Converted]:
-    """Make a stream of every corpus, in a folder or in an object store.
+    """Make the streams of every corpus, in a folder or in an object store.
 
     Args:
-        found: the corpora.
+        corpora: the corpora.
         out: of the streams.
         options: how.
+        executor: runs the tasks.
         staging: folder for streams on their way to an object store, each removed when it is there; None: a temporary
             one. A conversion that was killed goes on with what it had written there.
-        on_documents: called with the number of documents read since the last call.
-        on_bytes: called with the number of bytes uploaded since the last call.
+        progress: is told how far it is.
 
     Raises:
-        CorpusError, StreamError: as `convert_corpus`.
+        CorpusError, TokenizerError, StreamError: as `convert_corpus`.
         RemoteError: the store refuses, or does not answer for long.
     """
     if isinstance(out, Path):
@@ -49,31 +51,63 @@ def convert_corpora(
             raise StreamError(
                 f"--staging {staging}: is for streams on their way to a URL; {out} is a folder, leave it out"
             )
-        for corpus in found.corpora:
-            yield convert_corpus(corpus, out, options, on_documents)
+        for corpus in corpora:
+            yield convert_corpus(corpus, out, options, executor, progress)
         return
-    check_target(out, [corpus.name for corpus in found.corpora])
+    check_target(out, [corpus.stream for corpus in corpora if corpus.stream is not None])
     with _staged(staging, out) as folder:
-        for corpus in found.corpora:
-            yield _convert_and_upload(corpus, out, folder, options, on_documents, on_bytes)
+        for corpus in corpora:
+            yield _Uploading(corpus, out, folder / corpus.name, options).convert(executor, progress)
     write_catalog(out)
 
 
-def _convert_and_upload(
-    corpus: Corpus, out: RemoteFolder, staging: Path, options: Options, on_documents: OnCount, on_bytes: OnCount
-) -> Converted:
-    made, local = made_as(options, corpus.sources()), staging / corpus.name
-    existing = find_existing(out / corpus.name, made, options.overwrite)
-    if existing is not None:
-        return Converted(corpus.name, existing, kept=True)
-    try:
-        find_existing(local, made)
-    except MixstreamError:  # of another conversion that was killed
-        shutil.rmtree(local)
-    converted = convert_corpus(corpus, staging, replace(options, overwrite=False), on_documents)
-    upload_stream(local_stream(local), out / corpus.name, options.overwrite, on_bytes)
-    shutil.rmtree(local)
-    return replace(converted, kept=False)
+class _Uploading:
+    """One corpus on its way to an object store."""
+
+    def __init__(self, corpus: Corpus, out: RemoteFolder, staging: Path, options: Options) -> None:
+        self._corpus = corpus
+        self._out = out
+        self._staging = staging
+        self._options = options
+
+    def convert(self, executor: Executor, progress: Progress) -> Converted:
+        corpus, options = self._corpus, self._options
+        making: Making | None = None
+        existing = Existing.find(self._out, corpus.stream, corpus.files)
+        if existing is not None and not options.overwrite:
+            making = Making(sources_of(corpus, executor), how_of(corpus, options))
+            if existing.is_made_by(making):
+                existing.check_files()
+                return Converted(corpus.name, existing.manifests, kept=True)
+            if corpus.stream is not None:
+                raise existing.differing(making)
+        if corpus.stream is not None:
+            check_free(self._out / corpus.stream, options.overwrite)
+        converted = self._convert_here(executor, progress)
+        for name, splits in converted.manifests.items():
+            conversion = next(iter(splits.values())).conversion
+            check_free(self._out / name, options.overwrite, conversion and conversion.fingerprint)
+        for name in converted.manifests:
+            upload_stream(local_stream(self._staging / name), self._out / name, options.overwrite, progress.uploaded)
+        beside = self._staging / rejects_beside(corpus.name)
+        if beside.exists():
+            (self._out / beside.name).put(beside)
+        shutil.rmtree(self._staging)
+        rejects = tuple(path.replace(str(self._staging), str(self._out), 1) for path in converted.rejects)
+        return replace(converted, kept=False, rejects=rejects)
+
+    def _convert_here(self, executor: Executor, progress: Progress) -> Converted:
+        """Convert to the staging folder; what was made there of something else goes."""
+        options = replace(self._options, overwrite=False)
+        try:
+            return convert_corpus(self._corpus, self._staging, options, executor, progress)
+        except StreamError:
+            streams = [index.parent for index in self._staging.glob(f"[!.]*/{INDEX_NAME}")]
+            if not streams:
+                raise
+            for stream in streams:  # of another conversion that was killed
+                shutil.rmtree(stream)
+            return convert_corpus(self._corpus, self._staging, options, executor, progress)
 
 
 @contextmanager
@@ -92,9 +126,9 @@ def _staged(staging: Path | None, out: RemoteFolder) -> Iterator[Path]:
             folder.rmdir()
 
 
-def other_streams(found: Found, out: Place) -> list[str]:
-    """Return the names of the streams in `out` that none of the corpora found makes."""
-    made = {corpus.name for corpus in found.corpora}
+def other_streams(converted: Sequence[Converted], out: Place) -> list[str]:
+    """Return the names of the streams in `out` that none of these conversions made."""
+    made = {name for one in converted for name in one.manifests}
     if isinstance(out, Path):
         return sorted(index.parent.name for index in out.glob(f"[!.]*/{INDEX_NAME}") if index.parent.name not in made)
     return [name for name in out.children() if name not in made and (out / name / INDEX_NAME).exists()]

@@ -1,79 +1,151 @@
-"""What is in a stream's place already: the same stream, another one, or nothing."""
+"""What is in the place of streams already: the same ones, others, or what is no stream."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from converters.corpus import Making
+from converters.sources import SourceFile
 from mixstream.errors import StreamError
 from mixstream.streams.catalog import open_stream
 from mixstream.streams.index import INDEX_NAME
 from mixstream.streams.manifest import HELDOUT, TRAIN, StreamManifest, read_manifest
-from mixstream.streams.place import Place
+from mixstream.streams.place import Place, all_together
+from mixstream.streams.placing import foreign_entry
 from mixstream.streams.remote import RemoteFolder
 from mixstream.streams.upload import check_parts
-from mixstream.streams.writer import foreign_entry
 
 
-def find_existing(place: Place, made: Mapping[str, Any], overwrite: bool = False) -> dict[str, StreamManifest] | None:
-    """Return the manifests of a stream that would come out the same, or None where it must be written.
+@dataclass(frozen=True)
+class Existing:
+    """Streams that are there and could be those that a corpus makes.
+
+    Attributes:
+        places: of the streams, by name.
+        manifests: {stream: {split: stream.json}}.
+    """
+
+    places: Mapping[str, Place]
+    manifests: Mapping[str, Mapping[str, StreamManifest]]
+
+    @classmethod
+    def find(cls, out: Place, stream: str | None, files: Sequence[SourceFile]) -> Existing | None:
+        """Return the stream of a name, or where fields name them all streams of a conversion of files so named.
+
+        Raises:
+            FormatError: a stream.json is none of ours.
+            RemoteError: the store refuses, or does not answer for long.
+        """
+        if stream is not None:
+            manifest = _whole(out / stream)
+            names: Sequence[str] = () if manifest is None else (stream,)
+        else:
+            names = _of_conversion(out, [(file.name, file.size_bytes) for file in files])
+        found = {name: manifests for name in names if (manifests := _manifests(out / name))}
+        return cls({name: out / name for name in found}, found) if found and len(found) == len(names) else None
+
+    def is_made_by(self, making: Making) -> bool:
+        """Return whether a conversion would make the same again."""
+        made = {
+            manifest.conversion.fingerprint if manifest.conversion else None
+            for splits in self.manifests.values()
+            for manifest in splits.values()
+        }
+        return made == {making.fingerprint}
+
+    def differing(self, making: Making) -> StreamError:
+        """Return the error of streams that were made in another way."""
+        name, splits = next(iter(self.manifests.items()))
+        manifest = splits[TRAIN]
+        subsample = manifest.subsample and [manifest.subsample.share, manifest.subsample.seed]
+        found = {
+            "sources": (manifest.sources, making.sources),
+            "sequence length": (manifest.sequence_length, making.how["sequence length"]),
+            "layout": (manifest.layout, making.how["layout"]),
+            "holdout": (manifest.holdout, making.how["holdout"]),
+            "subsample": (subsample or None, making.how["subsample"]),
+            "text field": (manifest.text_field, making.how["fields"]["text"]),
+            "id field": (manifest.id_field, making.how["fields"]["id"]),
+            "tokenizer": (manifest.tokenizer.fingerprint, making.how["tokenizer"]),
+        }
+        what = [told for told, (own, wanted) in found.items() if own != wanted] or ["set of options"]
+        return StreamError(
+            f"{self.places[name]}: is there already, made with another {', '.join(what)}; choose another --out, or "
+            f"--overwrite it"
+        )
+
+    def check_files(self) -> None:
+        """Check that all their shards are there.
+
+        Raises:
+            ShardError: one is not.
+        """
+        for name, splits in self.manifests.items():
+            for split in splits:
+                place = self.places[name]
+                open_stream(name, place / HELDOUT if split == HELDOUT else place).check_files()
+
+
+def check_free(place: Place, overwrite: bool, fingerprint: str | None = None) -> None:
+    """Check that a stream may be put somewhere.
 
     Args:
         place: of the stream.
-        made: what decides its content.
         overwrite: whether another one may be replaced.
+        fingerprint: of the conversion whose stream may be there.
 
     Raises:
-        StreamError: there is one that was made from something else, or is damaged, and it may not be overwritten; or
-            there is what is no part of a stream.
+        StreamError: there is another one, or what is no part of a stream.
     """
-    is_stream = _holds_local(place) if isinstance(place, Path) else _holds_remote(place)
-    if overwrite or not is_stream:
-        return None
-    manifest = read_manifest(place)
-    if manifest is None or not (place / INDEX_NAME).exists():
-        raise StreamError(
-            f"{place}: is a stream already, not one that mixstream made whole; choose another --out, or --overwrite it"
-        )
-    found = {
-        "sources": manifest.sources,
-        "sequence length": manifest.sequence_length,
-        "holdout": manifest.holdout,
-        "text field": manifest.text_field,
-        "tokenizer": manifest.tokenizer.fingerprint,
-    }
-    differing = [what for what, wanted in made.items() if found[what] != wanted]
-    if differing:
-        raise StreamError(
-            f"{place}: is there already, made with another {', '.join(differing)}; choose another --out, or "
-            f"--overwrite it"
-        )
-    open_stream(place.name, place).check_files()
-    heldout = read_manifest(place / HELDOUT)
-    if heldout is not None:
-        open_stream(place.name, place / HELDOUT).check_files()
-    return {TRAIN: manifest, **({HELDOUT: heldout} if heldout else {})}
+    if isinstance(place, RemoteFolder):
+        there = place.sizes()
+        check_parts(place, there)
+        is_there = INDEX_NAME in there  # without it, it was never whole
+    else:
+        foreign = foreign_entry(place)
+        if foreign is not None:
+            raise StreamError(f"{foreign}: is there already and is no part of a stream; choose another --out")
+        is_there = place.exists() and any(place.iterdir())
+    if not is_there or overwrite:
+        return
+    manifest = _whole(place)
+    if manifest is not None and manifest.conversion and manifest.conversion.fingerprint == fingerprint:
+        return
+    told = "one that mixstream made whole" if manifest is None else "one of this conversion"
+    raise StreamError(f"{place}: is a stream already, not {told}; choose another --out, or --overwrite it")
 
 
-def _holds_local(directory: Path) -> bool:
-    """Return whether a stream, or a part of one, is in a folder.
-
-    Raises:
-        StreamError: there is what is no part of one.
-    """
-    foreign = foreign_entry(directory)
-    if foreign is not None:
-        raise StreamError(f"{foreign}: is there already and is no part of a stream; choose another --out")
-    return directory.exists() and any(directory.iterdir())
+def made_already(out: Path, name: str, making: Making) -> Mapping[str, StreamManifest] | None:
+    """Return the manifests of a stream that a conversion which was killed has put in its place."""
+    manifests = _manifests(out / name)
+    existing = Existing({name: out / name}, {name: manifests})
+    return manifests if manifests and existing.is_made_by(making) else None
 
 
-def _holds_remote(place: RemoteFolder) -> bool:
-    """Return whether a stream is in a place of a store; without its index.json it is one that was never whole.
+def _whole(place: Place) -> StreamManifest | None:
+    """Return the manifest of a stream that has an index, too."""
+    return read_manifest(place) if (place / INDEX_NAME).exists() else None
 
-    Raises:
-        StreamError: there is what is no part of one.
-    """
-    there = place.sizes()
-    check_parts(place, there)
-    return INDEX_NAME in there
+
+def _manifests(place: Place) -> dict[str, StreamManifest]:
+    train = _whole(place)
+    if train is None:
+        return {}
+    heldout = _whole(place / HELDOUT)
+    return {TRAIN: train} | ({} if heldout is None else {HELDOUT: heldout})
+
+
+def _of_conversion(out: Place, files: Sequence[tuple[str, int]]) -> tuple[str, ...]:
+    """Return the names of all streams of a conversion that read files of these names and sizes."""
+    if isinstance(out, Path):
+        children = sorted(index.parent.name for index in out.glob(f"[!.]*/{INDEX_NAME}"))
+    else:
+        children = out.children()
+    for manifest in all_together(lambda name: _whole(out / name), children, out):
+        if manifest is None or manifest.conversion is None or manifest.sources is None:
+            continue
+        if [(source.name, source.size_bytes) for source in manifest.sources] == list(files):
+            return manifest.conversion.streams
+    return ()

@@ -1,63 +1,55 @@
-"""The conversion: every corpus to a stream, each written whole or not at all."""
+"""The conversion of one corpus: tasks are handed out, their results put in place; this process only decides."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from converters.documents import Document, is_held_out
-from converters.existing import find_existing
-from converters.pack import Packer
-from converters.readers import read_documents
-from converters.sources import Corpus
-from converters.tokenise import Tokenizer, dtype_of
-from mixstream.errors import CorpusError, TokenizerError
-from mixstream.streams.manifest import (
-    HELDOUT,
-    TRAIN,
-    Source,
-    StreamManifest,
-    TokenizerInfo,
-)
-from mixstream.streams.writer import SHARD_BYTES, TOKENS, StreamWriter
-
-DOCUMENTS_AT_A_TIME = 256
+from converters.corpus import Corpus, Making, Options, digest_of, how_of, span_bytes_of
+from converters.cut import Samples, ShardTask, TableTask, write_shard_of, write_table
+from converters.documents import EXCLUDED, OUTSIDE
+from converters.duplicates import DUPLICATE, DropTask, FindTask, buckets_of, drop_duplicates, find_duplicates
+from converters.encode import REJECTED, EncodeTask, Encoding, encode_span, save_tokenizer, too_many
+from converters.executors import run_all
+from converters.existing import Existing, check_free, made_already
+from converters.packing import Sequenced, sequences
+from converters.parts import Part
+from converters.readers import Asked, Span, spans
+from converters.rejects import write_rejects
+from converters.sources import SourceFile, sha256, version_of
+from converters.tokenise import dtype_of
+from converters.work import work_folder
+from mixstream.errors import CorpusError
+from mixstream.formats import dump_json, write_whole
+from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, TRAIN, Source, StreamManifest
+from mixstream.streams.placing import put_in_place
+from mixstream.streams.writer import TOKENS, write_index
 
 OnCount = Callable[[int], None]
 
 
+def ignore(count: int) -> None:
+    """Take note of nothing."""
+
+
 @dataclass(frozen=True)
-class Options:
-    """How corpora are converted.
+class Progress:
+    """Who is told how far a conversion is.
 
     Attributes:
-        tokenizer: makes the tokens.
-        sequence_length: tokens of a sample.
-        holdout: share of documents for the held-out split.
-        text_field: field or column of the text.
-        overwrite: replace a stream that was made from something else.
-        shard_bytes: size at which a shard is closed.
+        total: bytes of sources there are to read.
+        read: bytes of sources that were read since the last call.
+        documents: documents that were encoded since the last call.
+        uploaded: bytes that were uploaded since the last call.
     """
 
-    tokenizer: Tokenizer
-    sequence_length: int
-    holdout: float = 0.02
-    text_field: str = "text"
-    overwrite: bool = False
-    shard_bytes: int = SHARD_BYTES
-
-
-@dataclass
-class _Split:
-    """One split of a stream while it is written."""
-
-    packer: Packer
-    num_samples: int = 0
-    num_documents: int = 0
-    num_bytes: int = 0
+    total: OnCount = ignore
+    read: OnCount = ignore
+    documents: OnCount = ignore
+    uploaded: OnCount = ignore
 
 
 @dataclass(frozen=True)
@@ -65,114 +57,406 @@ class Converted:
     """What became of one corpus.
 
     Attributes:
-        manifests: stream.json of each split, by its name.
-        kept: the stream was there already, made from the same files in the same way.
+        name: the corpus's.
+        manifests: {stream: {split: stream.json}}.
+        kept: the streams were there already, made from the same files in the same way.
+        too_small: {stream: tokens} that fill no sample, so that there is no such stream.
+        counts: documents that are in no stream, by why.
+        rejects: files that list those that could not be used.
     """
 
     name: str
-    manifests: dict[str, StreamManifest] = field(default_factory=dict)
+    manifests: Mapping[str, Mapping[str, StreamManifest]]
     kept: bool = False
+    too_small: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    rejects: tuple[str, ...] = ()
 
 
-def convert_corpus(corpus: Corpus, out: Path, options: Options, on_documents: OnCount) -> Converted:
-    """Make the stream `out` / corpus.name.
+def convert_corpus(
+    corpus: Corpus, out: Path, options: Options, executor: Executor, progress: Progress = Progress()  # noqa: B008
+) -> Converted:
+    """Make the streams of a corpus in the folder `out`, each whole or not at all.
+
+    Output bytes depend on the corpus and the options alone. What a run that was killed had done is not done again.
 
     Args:
         corpus: the files.
         out: the folder of streams.
         options: how.
-        on_documents: called with the number of documents read since the last call.
+        executor: runs the tasks; where it is a cluster, `out` must be a folder that all see.
+        progress: is told how far it is.
 
     Raises:
-        CorpusError: a file that cannot be read, or one with less than one sample of text.
-        StreamError: a stream of that name that was made from something else, or what is no stream.
+        CorpusError: a file cannot be read, a document cannot be used, or there is less than one sample of text.
+        TokenizerError: the tokenizer makes tokens beyond its vocabulary.
+        StreamError: a stream of that name was made from something else, or what is there is no stream; another
+            process converts the same corpus to the same place; or the folder cannot be written.
     """
-    directory = out / corpus.name
-    sources = corpus.sources()
-    existing = find_existing(directory, made_as(options, sources), options.overwrite)
-    if existing is not None:
-        return Converted(corpus.name, existing, kept=True)
-    info = options.tokenizer.info
-    dtype = dtype_of(info)
-    splits = {name: _Split(Packer(options.sequence_length, dtype, info.eod_token_id)) for name in (TRAIN, HELDOUT)}
-    with StreamWriter(directory, dtype, options.sequence_length, options.shard_bytes) as writer:
-        for documents in _batches(corpus, options.text_field):
-            tokens = options.tokenizer.encode([document.text for document in documents])
-            for document, document_tokens in zip(documents, tokens, strict=True):
-                _check_tokens(document_tokens, info)
-                name = HELDOUT if is_held_out(document, options.holdout) else TRAIN
-                _write(writer, name, splits[name], document, document_tokens)
-            on_documents(len(documents))
-        manifests = {
-            name: _manifest(corpus, name, splits, sources, options)
-            for name, split in splits.items()
-            if split.num_samples
-        }
-        if TRAIN not in manifests:
-            raise CorpusError(
-                f"{', '.join(map(str, corpus.files))}: {splits[TRAIN].packer.filled} tokens are fewer than one "
-                f"sample of {options.sequence_length}; give more text or a smaller --sequence-length"
-            )
-        writer.finish(manifests)
-    return Converted(corpus.name, manifests)
+    return _Conversion(corpus, out, options, executor, progress).convert()
 
 
-def made_as(options: Options, sources: tuple[Source, ...]) -> dict[str, Any]:
-    """Return what decides a stream's content, as its stream.json will tell it."""
-    return {
-        "sources": sources,
-        "sequence length": options.sequence_length,
-        "holdout": options.holdout,
-        "text field": options.text_field,
-        "tokenizer": options.tokenizer.info.fingerprint,
-    }
+class _Conversion:
+    """One corpus on its way."""
 
+    def __init__(
+        self, corpus: Corpus, out: Path, options: Options, executor: Executor, progress: Progress
+    ) -> None:
+        self._corpus = corpus
+        self._out = out
+        self._options = options
+        self._executor = executor
+        self._progress = progress
+        self._info = options.loaded.info
+        self._how = how_of(corpus, options)
+        self._samples = Samples(
+            options.sequence_length,
+            dtype_of(self._info),
+            options.layout,
+            self._pad_token_id(),
+            corpus.fields.keep,
+            options.shard_bytes,
+            options.compression,
+        )
 
-def _batches(corpus: Corpus, text_field: str) -> Iterator[list[Document]]:
-    """Yield the corpus' documents, some at a time."""
-    documents = (document for file in corpus.files for document in read_documents(file, text_field))
-    while batch := list(islice(documents, DOCUMENTS_AT_A_TIME)):
-        yield batch
+    def convert(self) -> Converted:
+        corpus, options = self._corpus, self._options
+        existing = Existing.find(self._out, corpus.stream, corpus.files)
+        if existing is not None and not options.overwrite:
+            making = self._making()
+            if existing.is_made_by(making):
+                existing.check_files()
+                return Converted(corpus.name, existing.manifests, kept=True)
+            if corpus.stream is not None:
+                raise existing.differing(making)
+        if corpus.stream is not None:
+            check_free(self._out / corpus.stream, options.overwrite)
+        key = digest_of([[(file.name, file.size_bytes, file.version) for file in corpus.files], self._how])
+        with work_folder(self._out, corpus.name, key) as work:
+            return self._convert(work)
 
+    def _convert(self, work: Path) -> Converted:
+        making = self._making(work)
+        parts = self._encode(work)
+        if self._options.deduplicate:
+            parts = self._without_duplicates(work, parts)
+        for file in self._corpus.files:
+            check_unchanged(file)
+        found = sequences(parts)
+        names = sorted({stream for stream, _ in found})
+        too_small = {name: self._tokens(found, name) for name in names if not self._num_samples(found, name, TRAIN)}
+        if self._corpus.stream is not None and (too_small or not names):
+            raise self._too_little(parts, sum(too_small.values()))
+        made = [name for name in names if name not in too_small]
+        for name in made:
+            check_free(self._out / name, self._options.overwrite, making.fingerprint)
+        counts = _counts(parts)
+        rejects = write_rejects(parts, self._corpus, made, work, self._out) if counts[""][REJECTED] else ()
+        manifests = self._write_streams(work, found, made, making, parts)
+        return Converted(self._corpus.name, manifests, False, too_small, counts[""], rejects)
 
-def _check_tokens(tokens: Any, info: TokenizerInfo) -> None:
-    """Refuse a token that the stream's type might not hold: it would be written as another one."""
-    if len(tokens) and int(tokens.max()) >= info.vocab_size:
-        raise TokenizerError(
-            f"tokenizer {info.name!r} made token {int(tokens.max())}, but its vocabulary ends at {info.vocab_size - 1}"
+    def _making(self, work: Path | None = None) -> Making:
+        """Return all that decides the content; hashes of files are noted in the work folder, if there is one."""
+        return Making(sources_of(self._corpus, self._executor, work and work.parent / "hashes"), self._how)
+
+    def _encode(self, work: Path) -> list[Part]:
+        """Return the parts of all spans, in order; those that are whole already are not made again."""
+        corpus, options = self._corpus, self._options
+        encoding = Encoding(
+            corpus.fields,
+            Asked(corpus.fields.asked, options.max_document_bytes, corpus.document, corpus.fields.optional),
+            str(work / "tokenizer.json"),
+            self._excluded(work),
+            options.holdout,
+            options.subsample,
+            options.seed,
+            options.deduplicate,
+            options.on_error,
+            options.max_rejects,
+        )
+        save_tokenizer(options.tokenizer, work / "tokenizer.json")
+        folder = work.parent / "parts"
+        folder.mkdir(exist_ok=True)
+        how = [self._how[what] for what in ENCODED_BY]
+        pieces = [(file, span) for file in corpus.files for span in self._spans(file)]
+        tasks = [
+            EncodeTask(file, span, str(folder / digest_of([file.name, file.size_bytes, file.version, span, how])), encoding)
+            for file, span in pieces
+        ]
+        wanted = {Path(task.path).name for task in tasks}
+        for left in folder.iterdir():  # of sources that have changed since
+            if left.name.partition(".")[0] not in wanted:
+                left.unlink()
+        self._progress.total(sum(file.size_bytes for file in corpus.files))
+        rejected = Counter[str]()
+        weights = _bytes_of(pieces)
+
+        def note(task: EncodeTask, part: Part) -> None:
+            self._progress.read(weights[task.file, task.span])
+            self._progress.documents(part.num_documents)
+            rejected[REJECTED] += part.count(REJECTED)
+            if options.max_rejects is not None and rejected[REJECTED] > options.max_rejects:
+                raise too_many(options.max_rejects, f"see {task.path}.rejects")
+
+        return run_all(self._executor, encode_span, tasks, note)
+
+    def _spans(self, file: SourceFile) -> list[Span]:
+        try:
+            return spans(file, span_bytes_of(self._corpus, self._options), self._corpus.document)
+        except CorpusError:
+            if self._options.on_error == "stop":
+                raise
+            return [Span(0, 1)]  # reading it fails again, in its task, where it becomes a reject
+
+    def _excluded(self, work: Path) -> str | None:
+        if self._options.exclude is None:
+            return None
+        copy = work / "excluded"
+        copy.write_bytes(self._options.exclude.read_bytes())
+        return str(copy)
+
+    def _without_duplicates(self, work: Path, parts: list[Part]) -> list[Part]:
+        folder = work / "unique"
+        folder.mkdir(exist_ok=True)
+        num_buckets = buckets_of(sum(part.num_documents for part in parts))
+        paths = tuple(part.path for part in parts)
+        found = tuple(str(folder / f"{bucket:05d}.found") for bucket in range(num_buckets))
+        run_all(
+            self._executor,
+            find_duplicates,
+            [FindTask(paths, bucket, num_buckets, target) for bucket, target in enumerate(found)],
+        )
+        drops = (
+            DropTask(path, number, found, self._samples.dtype, str(folder / Path(path).name))
+            for number, path in enumerate(paths)
+        )
+        return run_all(self._executor, drop_duplicates, drops)
+
+    def _write_streams(
+        self,
+        work: Path,
+        found: Mapping[tuple[str, str], Sequenced],
+        names: list[str],
+        making: Making,
+        parts: list[Part],
+    ) -> dict[str, Mapping[str, StreamManifest]]:
+        """Write all shards, then put each stream in its place."""
+        manifests: dict[str, Mapping[str, StreamManifest]] = {}
+        for name in names:
+            done = made_already(self._out, name, making)
+            if done is not None:  # by a run that was killed after that
+                manifests[name] = done
+        left = [name for name in names if name not in manifests]
+        splits = [(name, split) for name in left for split in (TRAIN, HELDOUT) if self._num_samples(found, name, split)]
+        places = {(name, split): self._place(work, name, split) for name, split in splits}
+        tables = [
+            TableTask(str(places[key]), self._samples.keep, self._samples.layout, self._samples.sequence_length, found[key])
+            for key in splits
+        ]
+        losses = dict(zip(splits, run_all(self._executor, write_table, tables), strict=True))
+        tasks = [task for key in splits for task in self._shard_tasks(found[key], places[key], work)]
+        entries: dict[str, list[Mapping[str, object]]] = {}
+        for task, entry in zip(tasks, run_all(self._executor, write_shard_of, tasks), strict=True):
+            entries.setdefault(task.directory, []).append(entry)
+        counts = _counts(parts)
+        for name in left:
+            own = {
+                split: self._manifest(name, split, found, names, making, counts[name], losses[name, split])
+                for split in (TRAIN, HELDOUT)
+                if (name, split) in places
+            }
+            for split, manifest in own.items():
+                place = places[name, split]
+                write_whole(place / MANIFEST_NAME, dump_json(manifest))
+                write_index(place, entries[str(place)])
+            put_in_place(places[name, TRAIN], self._out / name)
+            manifests[name] = own
+        return {name: manifests[name] for name in names}
+
+    @staticmethod
+    def _place(work: Path, name: str, split: str) -> Path:
+        place = work / "made" / name / (HELDOUT if split == HELDOUT else "")
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def _shard_tasks(self, sequenced: Sequenced, place: Path, work: Path) -> Iterable[ShardTask]:
+        samples = self._samples
+        count = sequenced.total_tokens if samples.layout == "packed" else sequenced.total_documents
+        num_samples = count // samples.units
+        step = samples.format.samples_per_shard(samples.shard_bytes, samples.compression)
+        for number, first in enumerate(range(0, num_samples, step)):
+            last = min(first + step, num_samples)
+            pieces = sequenced.between(first * samples.units, last * samples.units, samples.layout)
+            noted = work / "shards" / digest_of(str(place.relative_to(work))) / f"{number:05d}.json"
+            yield ShardTask(str(place), str(noted), number, samples, tuple(pieces))
+
+    def _num_samples(self, found: Mapping[tuple[str, str], Sequenced], name: str, split: str) -> int:
+        sequenced = found.get((name, split))
+        if sequenced is None:
+            return 0
+        if self._samples.layout == "documents":
+            return sequenced.total_documents
+        return sequenced.total_tokens // self._samples.sequence_length
+
+    @staticmethod
+    def _tokens(found: Mapping[tuple[str, str], Sequenced], name: str) -> int:
+        return sum(found[key].total_tokens for key in found if key == (name, TRAIN))
+
+    def _too_little(self, parts: list[Part], tokens: int) -> CorpusError:
+        files = ", ".join(file.name for file in self._corpus.files[:3])
+        more = f" and {len(self._corpus.files) - 3:,} more" if len(self._corpus.files) > 3 else ""
+        rejected = sum(part.count(REJECTED) for part in parts)
+        told = f" ({rejected:,} documents cannot be used)" if rejected else ""
+        return CorpusError(
+            f"{files}{more}: {tokens} tokens are fewer than one sample of {self._options.sequence_length}{told}; give "
+            f"more text or a smaller --sequence-length"
+        )
+
+    def _pad_token_id(self) -> int:
+        pad = self._options.loaded.pad_token_id
+        return self._info.eod_token_id if pad is None else pad
+
+    def _manifest(
+        self,
+        name: str,
+        split: str,
+        found: Mapping[tuple[str, str], Sequenced],
+        names: list[str],
+        making: Making,
+        counts: Mapping[str, int],
+        losses: tuple[int, int],
+    ) -> StreamManifest:
+        options, samples, sequenced = self._options, self._samples, found[name, split]
+        num_samples = self._num_samples(found, name, split)
+        heldout = found.get((name, HELDOUT))
+        is_packed = samples.layout == "packed"
+        truncated, padding = losses
+        return StreamManifest.model_validate(
+            {
+                "name": name,
+                "language": name.partition(".")[0],
+                "domain": name.partition(".")[2],
+                "split": split,
+                "num_samples": num_samples,
+                "num_tokens": num_samples * samples.sequence_length,
+                "num_documents": sequenced.total_documents,
+                "heldout_documents": heldout.total_documents if heldout else 0,
+                "num_bytes": sequenced.total_bytes,
+                "remainder_tokens": sequenced.total_tokens - num_samples * samples.sequence_length if is_packed else 0,
+                "layout": samples.layout,
+                "pad_token_id": None if is_packed else samples.pad_token_id,
+                "padding_tokens": None if is_packed else padding,
+                "truncated_tokens": None if is_packed else truncated,
+                "sequence_length": samples.sequence_length,
+                "token_column": TOKENS,
+                "dtype": samples.dtype,
+                "columns": samples.keep,
+                "tokenizer": self._info,
+                "text_field": self._corpus.fields.text,
+                "id_field": self._corpus.fields.id,
+                "holdout": options.holdout,
+                "subsample": None
+                if options.subsample is None
+                else {"share": options.subsample, "seed": options.seed},
+                "excluded_documents": counts[EXCLUDED],
+                "duplicate_documents": counts[DUPLICATE] if options.deduplicate else None,
+                "rejected_documents": counts[REJECTED],
+                "sources": making.sources,
+                "conversion": {"fingerprint": making.fingerprint, "streams": tuple(names)},
+            }
         )
 
 
-def _write(writer: StreamWriter, name: str, split: _Split, document: Document, tokens: Any) -> None:
-    for sample in split.packer.add(tokens):
-        writer.write(name, sample)
-        split.num_samples += 1
-    split.num_documents += 1
-    split.num_bytes += len(document.text.encode("utf-8"))
+ENCODED_BY = (  # of all that decides streams, what decides a part
+    "version",
+    "fields",
+    "document",
+    "formats",
+    "tokenizer",
+    "holdout",
+    "subsample",
+    "excluded documents",
+    "deduplication",
+    "way with errors",
+    "longest document",
+)
 
 
-def _manifest(
-    corpus: Corpus, name: str, splits: dict[str, _Split], sources: tuple[Source, ...], options: Options
-) -> StreamManifest:
-    split = splits[name]
-    return StreamManifest.model_validate(
-        {
-            "name": corpus.name,
-            "language": corpus.language,
-            "domain": corpus.domain,
-            "split": name,
-            "num_samples": split.num_samples,
-            "num_tokens": split.num_samples * options.sequence_length,
-            "num_documents": split.num_documents,
-            "heldout_documents": splits[HELDOUT].num_documents,
-            "num_bytes": split.num_bytes,
-            "remainder_tokens": split.packer.filled,
-            "sequence_length": options.sequence_length,
-            "token_column": TOKENS,
-            "dtype": dtype_of(options.tokenizer.info),
-            "tokenizer": options.tokenizer.info,
-            "text_field": options.text_field,
-            "holdout": options.holdout,
-            "sources": sources,
-        }
-    )
+@dataclass(frozen=True)
+class HashTask:
+    """A source, and the folder where its hash is noted."""
+
+    file: SourceFile
+    noted: str | None
+
+
+def sources_of(corpus: Corpus, executor: Executor, noted: Path | None = None) -> tuple[Source, ...]:
+    """Return what the manifest records of the files of a corpus.
+
+    Args:
+        corpus: the files.
+        executor: reads them.
+        noted: folder where hashes are noted, so that no file is read for it twice; None: nowhere.
+
+    Raises:
+        CorpusError: a file cannot be read.
+    """
+    if noted is not None:
+        noted.mkdir(exist_ok=True)
+    tasks = [HashTask(file, None if noted is None else str(noted)) for file in corpus.files]
+    return tuple(run_all(executor, source_of, tasks))
+
+
+def source_of(task: HashTask) -> Source:
+    """Return what the manifest records of a file.
+
+    Raises:
+        CorpusError: the file cannot be read.
+    """
+    file = task.file
+    noted = None if task.noted is None else Path(task.noted) / digest_of([file.name, file.size_bytes, file.version])
+    if noted is not None and noted.exists():
+        return Source.model_validate_json(noted.read_text())
+    source = Source(name=file.name, size_bytes=file.size_bytes, sha256=sha256(file), etag=file.etag)
+    if noted is not None:
+        write_whole(noted, source.model_dump_json())
+    return source
+
+
+def check_unchanged(file: SourceFile) -> None:
+    """Check that a file of this machine is the one that was found.
+
+    Raises:
+        CorpusError: it has changed since.
+    """
+    if isinstance(file.place, Path):
+        now = version_of(file.place) if file.place.exists() else None
+        if now != (file.size_bytes, file.version):
+            raise CorpusError(f"{file.name}: was changed while it was read; run the same command again")
+
+
+def _counts(parts: Iterable[Part]) -> dict[str, Counter[str]]:
+    """Return the documents in no stream, by stream and why; under "" those of all streams together."""
+    counts: dict[str, Counter[str]] = {"": Counter()}
+    for part in parts:
+        for stream, own in part.counts.items():
+            for what, number in own.items():
+                if stream:
+                    counts.setdefault(stream, Counter())[what] += number
+                counts[""][what] += number
+    return _WithZeros(counts)
+
+
+class _WithZeros(dict[str, Counter[str]]):
+    def __missing__(self, stream: str) -> Counter[str]:
+        return Counter()
+
+
+def _bytes_of(pieces: list[tuple[SourceFile, Span]]) -> dict[tuple[SourceFile, Span], int]:
+    """Return about how many bytes of its file a span has, for who waits: exact in sum."""
+    width = Counter[SourceFile]()
+    for file, span in pieces:
+        width[file] += span.stop - span.start
+    return {
+        (file, span): file.size_bytes * (span.stop - span.start) // max(width[file], 1) for file, span in pieces
+    }

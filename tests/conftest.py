@@ -19,8 +19,9 @@ from mixstream.mixture.plan import Plan
 from mixstream.streams.catalog import Catalog, Stream
 from mixstream.streams.index import MdsIndex
 from mixstream.streams.manifest import Source, StreamManifest, TokenizerInfo
+from mixstream.streams.placing import put_in_place
 from mixstream.streams.tokens import TokenColumn
-from mixstream.streams.writer import StreamWriter
+from mixstream.streams.writer import RowFormat, write_index, write_shard
 
 REPOSITORY = Path(__file__).parent.parent
 CORPORA = REPOSITORY.parent / "shared" / "corpora"
@@ -69,17 +70,39 @@ def write_stream(
     tokenizer: TokenizerInfo = BYTE,
 ) -> None:
     """Write a real stream whose row r is [number, r // 256, r % 256, 0, 1, ...]: a token is below 257."""
-    manifests = {}
     seven_samples = 205 + 7 * (2 * sequence_length + 4)  # a shard's header, its samples and their offsets
-    with StreamWriter(root / name, "uint16", sequence_length, shard_bytes=seven_samples) as writer:
-        for split, count in (("train", num_samples), ("heldout", heldout)):
-            for row in range(count):
-                tokens = np.arange(sequence_length) - 3
-                tokens[:3] = [number, row // 256, row % 256]
-                writer.write(split, tokens.astype(np.uint16))
-            if count:
-                manifests[split] = _manifest(name, split, count, sequence_length, tokenizer)
-        writer.finish(manifests)
+    made = root / f".{name}.making"
+    for split, count in (("train", num_samples), ("heldout", heldout)):
+        rows = np.tile(np.arange(sequence_length, dtype=np.uint16) - np.uint16(3), (count, 1))
+        rows[:, 0], rows[:, 1], rows[:, 2] = number, np.arange(count) // 256, np.arange(count) % 256
+        if count:
+            manifest = _manifest(name, split, count, sequence_length, tokenizer)
+            write_split(made if split == "train" else made / split, {"tokens": rows}, manifest, seven_samples)
+    put_in_place(made, root / name)
+
+
+def write_split(
+    directory: Path,
+    rows: Mapping[str, np.ndarray],
+    manifest: StreamManifest | None,
+    shard_bytes: int = 1 << 26,
+    compression: str | None = None,
+) -> None:
+    """Write shards of these rows, their index and stream.json; columns are of the types of their arrays."""
+    directory.mkdir(parents=True)
+    encodings = {
+        name: f"ndarray:{values.dtype.name}:{values.shape[1]}" if values.ndim == 2 else values.dtype.name
+        for name, values in rows.items()
+    }
+    form = RowFormat(tuple(encodings.items()))
+    step = form.samples_per_shard(shard_bytes, compression)
+    entries = []
+    for first in range(0, len(next(iter(rows.values()))), step):
+        own = {name: values[first : first + step] for name, values in rows.items()}
+        entries.append(write_shard(directory, len(entries), own, form, shard_bytes, compression))
+    write_index(directory, entries)
+    if manifest is not None:
+        save_manifest(directory, manifest)
 
 
 def _manifest(name: str, split: str, count: int, length: int, tokenizer: TokenizerInfo) -> StreamManifest:

@@ -1,9 +1,10 @@
 """The command line: parse, one call, print. Errors of ours are one line and exit code 2.
 
-streams   convert, upload, inspect, verify
-mixture   plan, weights
-runs      train, report
-showing   what they print
+converting  convert
+streams     upload, inspect, verify
+mixture     plan, weights
+runs        train, report
+showing     what they print
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from contextlib import contextmanager
 
 import typer
 
-from mixstream.cli import mixture, runs, streams
+from mixstream.cli import converting, mixture, runs, streams
 from mixstream.errors import MissingExtraError, MixstreamError
 
 EXTRAS = {
     "streaming": "convert",
     "pyarrow": "convert",
     "tokenizers": "convert",
+    "orjson": "convert",
+    "warcio": "convert",
+    "xxhash": "convert",
     "torch": "train",
     "composer": "train",
     "transformers": "train",
@@ -36,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for _command in (
-    streams.convert,
+    converting.convert,
     streams.upload,
     streams.inspect,
     streams.verify,

@@ -1,4 +1,4 @@
-"""The commands that make streams, copy them and look at them."""
+"""The commands that copy streams and look at them."""
 
 from __future__ import annotations
 
@@ -8,71 +8,10 @@ from typing import Annotated
 
 import typer
 
-from mixstream.cli.showing import number, progress, say, table
+from mixstream.cli.showing import progress, say, table
 
 Streams = Annotated[str, typer.Argument(help="A folder of streams, or its URL, such as s3://bucket/streams.")]
 TokenColumn = Annotated[str | None, typer.Option(help="Token column of plain MDS directories.")]
-Staging = Annotated[Path | None, typer.Option(help="Folder for streams on their way to a URL; none: a temporary one.")]
-Overwrite = Annotated[bool, typer.Option(help="Replace streams made from something else.")]
-
-
-def convert(
-    corpora: Annotated[list[Path], typer.Argument(help="Corpus files, or folders of them.")],
-    out: Annotated[str, typer.Option(help="Where to write: a folder, or a URL such as s3://bucket/streams.")],
-    name: Annotated[str | None, typer.Option(help="Make one stream of this name of all files.")] = None,
-    tokenizer: Annotated[str, typer.Option(help="byte, a tokenizer.json, or a hub name.")] = "byte",
-    eod_token: Annotated[str | None, typer.Option(help="The tokenizer's end-of-document token.")] = None,
-    sequence_length: Annotated[int, typer.Option(min=2, max=1 << 24, help="Tokens of a sample.")] = 2048,
-    holdout: Annotated[float, typer.Option(min=0, max=0.99, help="Share of documents to hold out.")] = 0.02,
-    text_field: Annotated[str, typer.Option(help="Field or column of the text.")] = "text",
-    shard_bytes: Annotated[int, typer.Option(min=1 << 10, max=1 << 31, help="Size at which a shard ends.")] = 1 << 26,
-    overwrite: Overwrite = False,
-    staging: Staging = None,
-) -> None:
-    """Make MDS streams of JSONL, Parquet and text corpora, here or in an object store."""
-    from converters.corpora import convert_corpora, other_streams
-    from converters.run import Options
-    from converters.sources import find_corpora
-    from converters.tokenise import load_tokenizer
-    from mixstream.streams.place import find_place
-
-    found = find_corpora(corpora, name)
-    place = find_place(out)
-    options = Options(
-        load_tokenizer(tokenizer, eod_token), sequence_length, holdout, text_field, overwrite, shard_bytes
-    )
-    rows = []
-    with progress() as bars:
-        streams = bars.add_task("streams", total=len(found.corpora))
-        documents = bars.add_task("documents", total=None)
-        uploaded = None if isinstance(place, Path) else bars.add_task("megabytes uploaded", total=None)
-        for converted in convert_corpora(
-            found,
-            place,
-            options,
-            staging,
-            on_documents=lambda count: bars.advance(documents, count),
-            on_bytes=lambda size: None if uploaded is None else bars.advance(uploaded, size / 1e6),
-        ):
-            train, heldout = converted.manifests["train"], converted.manifests.get("heldout")
-            rows.append(
-                (
-                    converted.name,
-                    number(train.num_documents),
-                    number(train.num_tokens),
-                    number(train.num_samples),
-                    number(heldout.num_samples) if heldout else f"none ({number(train.heldout_documents)} documents)",
-                    "kept" if converted.kept else "written",
-                )
-            )
-            bars.advance(streams)
-    for path in found.ignored:
-        say(f"ignored {path}: no corpus format")
-    table(("stream", "documents", "tokens", "samples", "held-out samples", ""), rows)
-    others = other_streams(found, place)
-    if others:
-        say(f"{place} also holds, from elsewhere: {', '.join(others)}; remove what is not to be read")
-    say(f"streams of {sequence_length} tokens a sample in {place}")
 
 
 def upload(

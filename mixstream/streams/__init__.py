@@ -14,7 +14,9 @@ store        makes the raw file be there, in a cache where it is not, checks and
 needs        what a run needs next of its shards, as its store is told
 catalog      the streams under one folder
 verify       every shard looked through
-writer       a new stream, whole or not at all
+writer       new shards and their index
+documents    documents.parquet: which document is where in a stream
+placing      a finished stream put in its place, whole or not at all
 upload       streams of this machine into an object store
 place        a folder of this machine, or one of an object store
 remote/      object stores behind one small interface

@@ -21,14 +21,14 @@ from mixstream.errors import MissingExtraError, StreamError, nearest
 
 Decode = Callable[[memoryview], Any]
 
-_SCALARS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+SCALARS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 _KINDS = {"uint": 0, "int": 1, "float": 2}
 # The byte that tells an array's type: its bits, plus its kind.
 _DTYPE_CODES = {
     bits + kind: f"{name}{bits}"
     for name, kind in _KINDS.items()
     for bits in (8, 16, 32, 64)
-    if f"{name}{bits}" in _SCALARS
+    if f"{name}{bits}" in SCALARS
 }
 _SHAPE_DTYPES = ("<u1", "<u2", "<u4", "<u8")
 _IMAGE_FORMATS = ("JPEG", "PNG")  # others may run programs
@@ -102,7 +102,7 @@ def _array_decoder(encoding: str, options: str) -> Decode:
     """Return the decoder of ``ndarray``, ``ndarray:DTYPE`` or ``ndarray:DTYPE:N,N,...``."""
     name, _, shape = options.partition(":")
     sides = shape.split(",") if shape else []
-    known = name in _SCALARS or (name == "" and encoding == "ndarray")
+    known = name in SCALARS or (name == "" and encoding == "ndarray")
     if not known or not all(side.isdecimal() and int(side) > 0 for side in sides) or encoding.endswith(":"):
         raise StreamError(f"unknown encoding {encoding!r}; expected ndarray, ndarray:DTYPE or ndarray:DTYPE:SHAPE")
     return partial(_array, _little(name) if name else None, tuple(map(int, sides)))
@@ -193,7 +193,7 @@ DECODERS: dict[str, Decode] = {
     "bytes": bytes,
     "str": _text,
     "int": _int,
-    **{name: partial(_scalar, _little(name)) for name in _SCALARS},
+    **{name: partial(_scalar, _little(name)) for name in SCALARS},
     "str_int": lambda value: int(_text(value)),
     "str_float": lambda value: float(_text(value)),
     "str_decimal": _decimal,

@@ -1,13 +1,40 @@
-"""What MDSWriter compresses shards with: zstd, gz, bz2, br, snappy; undone by pyarrow, outside Python's lock."""
+"""What MDSWriter compresses shards with: zstd, gz, bz2, br, snappy; undone by pyarrow, outside Python's lock.
+
+Ours are compressed with zstd, by the package that MDSWriter uses: pyarrow's may be of another version, of other bytes.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mixstream.errors import MissingExtraError, ShardError
+from mixstream.errors import MissingExtraError, ShardError, StreamError
 
 _CODECS = {"br": "brotli", "bz2": "bz2", "gz": "gzip", "snappy": "snappy", "zstd": "zstd"}
 EXTENSIONS = tuple(_CODECS)
+_ZSTD_LEVELS = {"zstd": 3} | {f"zstd:{level}": level for level in range(1, 23)}  # MDSWriter's names
+
+
+def compress(content: bytes, compression: str) -> bytes:
+    """Return a shard's content compressed; the same bytes on every machine.
+
+    Args:
+        content: of the raw shard.
+        compression: ``zstd``, or ``zstd:LEVEL`` with a level from 1 to 22.
+
+    Raises:
+        StreamError: another compression.
+        MissingExtraError: the package that does it is not installed.
+    """
+    if compression not in _ZSTD_LEVELS:
+        raise StreamError(f"compression {compression!r}; shards are written with none, zstd, or zstd:1 to zstd:22")
+    try:
+        import zstd
+    except ModuleNotFoundError:
+        raise MissingExtraError(
+            "compressing shards needs the package 'zstd'; install it with pip install 'mixstream-llm[convert]'"
+        ) from None
+    packed: bytes = zstd.compress(content, _ZSTD_LEVELS[compression], 1)  # in one thread: the workers are the others
+    return packed
 
 
 def decompress(path: object, data: Any, compression: str, raw_bytes: int) -> Any:

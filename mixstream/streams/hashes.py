@@ -38,14 +38,27 @@ def check_hash(path: object, data: Any, noted: tuple[str, str]) -> None:
         )
 
 
+def new_xxh64() -> Any:
+    """Return an xxh64 of nothing yet, with hashlib's methods.
+
+    Raises:
+        MissingExtraError: xxhash is not installed.
+    """
+    return _xxhash("xxh64").xxh64()
+
+
 def _digest(algorithm: str, data: Any) -> str:
     if algorithm not in _XXHASH:
         return hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
+    digest: str = getattr(_xxhash(algorithm), algorithm)(data).hexdigest()
+    return digest
+
+
+def _xxhash(algorithm: str) -> Any:
     try:
         import xxhash
     except ModuleNotFoundError:
         raise MissingExtraError(
-            f"checking {algorithm} needs the package 'xxhash'; install it with pip install 'mixstream-llm[loader]'"
+            f"{algorithm} needs the package 'xxhash'; install it with pip install 'mixstream-llm[loader]'"
         ) from None
-    digest: str = getattr(xxhash, algorithm)(data).hexdigest()
-    return digest
+    return xxhash

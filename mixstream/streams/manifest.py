@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mixstream.formats import FileModel, parse, parse_json, read_json
 from mixstream.streams.remote import RemoteFolder
 
 MANIFEST_NAME = "stream.json"
+DOCUMENTS_NAME = "documents.parquet"
+REJECTS_NAME = "rejects.jsonl"
 TRAIN = "train"
 HELDOUT = "heldout"
 
@@ -39,11 +41,37 @@ class TokenizerInfo(FileModel):
 
 
 class Source(FileModel):
-    """One file that a stream was made from."""
+    """One file that a stream was made from.
+
+    Attributes:
+        name: relative file name, or URL.
+        sha256: of a file's content; None of an object in a store.
+        etag: of an object, by which the store tells its content from another one.
+    """
 
     name: str
     size_bytes: Count
-    sha256: str
+    sha256: str | None = None
+    etag: str | None = None
+
+
+class Subsample(FileModel):
+    """Which documents of a corpus a stream has: a share of them, by the hash of their id and the seed."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    seed: int
+
+
+class Conversion(FileModel):
+    """The conversion that made a stream.
+
+    Attributes:
+        fingerprint: hash of all that decides its output.
+        streams: names of all streams that it made.
+    """
+
+    fingerprint: str
+    streams: tuple[StreamName, ...]
 
 
 class StreamManifest(FileModel):
@@ -52,16 +80,27 @@ class StreamManifest(FileModel):
     Attributes:
         name: the stream's name, ``language.domain`` by custom.
         split: the documents that training reads, or those held out by their hash.
+        layout: ``packed``: samples are cut out of the documents' tokens one after the other; ``documents``: a sample
+            is a document, cut off or padded.
         token_column: None: ``tokens`` or ``input_ids``, or the one that the reader names.
+        columns: the documents' numeric fields that samples have as columns too.
         num_samples: rows of `sequence_length` tokens each.
-        num_tokens: tokens in those rows.
+        num_tokens: tokens in those rows, padding included.
         num_documents: documents, whole or cut by the last row's end.
         heldout_documents: documents of the corpus that the held-out split took, be it that their tokens
             did not fill one sample and there is no such split.
+        excluded_documents, duplicate_documents, rejected_documents: documents of the corpus that the stream left out,
+            as asked, as the same as an earlier one, or as bad.
         num_bytes: UTF-8 bytes of the documents' text.
         remainder_tokens: tokens left over at the end, fewer than one row, in no sample.
+        padding_tokens: tokens of the rows that stand behind a document's end (layout ``documents``).
+        truncated_tokens: tokens of documents that were longer than a row, in no sample (layout ``documents``).
+        pad_token_id: what the padding is.
         text_field: field or column that the text was read from, where the format has fields.
+        id_field: field or column of the documents' ids; None: ``id``, or hashes.
         holdout: share of documents that the held-out split takes.
+        subsample: the share of documents that the stream has; None: all.
+        conversion: what made it.
     """
 
     format: Literal["mixstream.stream"] = "mixstream.stream"
@@ -70,26 +109,73 @@ class StreamManifest(FileModel):
     language: str
     domain: str
     split: Literal["train", "heldout"] = "train"
+    layout: Literal["packed", "documents"] = "packed"
     num_samples: Positive
     num_tokens: Positive
     num_documents: Positive | None = None
     heldout_documents: Count | None = None
+    excluded_documents: Count | None = None
+    duplicate_documents: Count | None = None
+    rejected_documents: Count | None = None
     num_bytes: Positive | None = None
     remainder_tokens: Count | None = None
+    padding_tokens: Count | None = None
+    truncated_tokens: Count | None = None
     sequence_length: Positive
     token_column: str | None = None
+    columns: tuple[str, ...] = ()
     dtype: Literal["uint8", "uint16", "uint32", "int16", "int32", "int64"]
     tokenizer: TokenizerInfo
+    pad_token_id: Count | None = None
     text_field: str | None = None
+    id_field: str | None = None
     holdout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    subsample: Subsample | None = None
     sources: tuple[Source, ...] | None = None
+    conversion: Conversion | None = None
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> StreamManifest:
+        problem = _wrong_counts(self)
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    @property
+    def document_tokens(self) -> int | None:
+        """Tokens of all documents, their ends included: packed or cut off, in a sample or not; None: not known."""
+        if self.layout == "packed":
+            return None if self.remainder_tokens is None else self.num_tokens + self.remainder_tokens
+        if self.padding_tokens is None or self.truncated_tokens is None:
+            return None
+        return self.num_tokens - self.padding_tokens + self.truncated_tokens
 
     @property
     def tokens_per_byte(self) -> float | None:
         """Tokens that the tokenizer makes of a byte of this text (its fertility); None where it is not known."""
         if self.num_bytes is None:
             return None
-        return (self.num_tokens + (self.remainder_tokens or 0)) / self.num_bytes
+        known = self.document_tokens
+        return (self.num_tokens if known is None else known) / self.num_bytes
+
+
+def _wrong_counts(manifest: StreamManifest) -> str | None:
+    """Return which of a manifest's counts contradict each other, or None."""
+    length, samples = manifest.sequence_length, manifest.num_samples
+    padding, remainder = manifest.padding_tokens or 0, manifest.remainder_tokens or 0
+    if manifest.layout == "packed":
+        if remainder >= length:
+            return f"remainder_tokens {remainder} fill a sample of {length}; expected fewer"
+        if padding or manifest.truncated_tokens:
+            return f"padding_tokens {padding}, truncated_tokens {manifest.truncated_tokens}; layout packed has none"
+        return None
+    if manifest.num_documents not in (None, samples):
+        return f"num_samples {samples}, num_documents {manifest.num_documents}; layout documents has one a sample"
+    if remainder:
+        return f"remainder_tokens {remainder}; layout documents has none"
+    if padding > manifest.num_tokens - samples:
+        return f"padding_tokens {padding} of {manifest.num_tokens}; expected a token of its own in each sample"
+    return None
 
 
 def is_stream_name(name: str) -> bool:

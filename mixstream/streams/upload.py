@@ -18,9 +18,9 @@ from mixstream.streams.catalog import find_streams
 from mixstream.streams.index import INDEX_NAME, read_index
 from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, is_stream_name
 from mixstream.streams.place import all_together, find_place
+from mixstream.streams.placing import is_part
 from mixstream.streams.remote import RemoteFolder, is_url
 from mixstream.streams.remote.folder import CATALOG_NAME, CatalogFile
-from mixstream.streams.writer import is_part
 
 UPLOADS = 8  # at a time; a large file has several requests of its own
 SMALL = (f"{HELDOUT}/{MANIFEST_NAME}", f"{HELDOUT}/{INDEX_NAME}", MANIFEST_NAME, INDEX_NAME)  # in this order, last

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from conftest import BYTE, SIZES, write_stream
 
 from mixstream import Catalog
 from mixstream.errors import FormatError, ShardError, StreamError
-from mixstream.streams.writer import StreamWriter
 
 
 def test_a_catalog_tells_its_streams(catalog, streams):
@@ -156,35 +154,3 @@ def test_missing_and_truncated_shards_are_found_without_reading(tmp_path):
     shard.write_bytes(shard.read_bytes() + b"x")
     with pytest.raises(ShardError, match=r"shard.00003.mds: \d+ bytes, index.json says"):
         stream.check_files()
-
-
-def test_a_stream_is_written_whole_or_not_at_all(tmp_path):
-    with pytest.raises(RuntimeError, match="power cut"), StreamWriter(tmp_path / "eu.a", "uint16", 8) as writer:
-        writer.write("train", np.zeros(8, np.uint16))
-        raise RuntimeError("power cut")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_a_killed_conversion_left_is_cleaned_and_never_taken_for_a_stream(tmp_path):
-    dead = tmp_path / ".eu.a.tmp-999999999"
-    shutil.copytree(_made(tmp_path / "elsewhere") / "eu.a", dead)
-    alive = tmp_path / f".eu.a.tmp-{os.getppid()}"
-    alive.mkdir()
-    with pytest.raises(StreamError, match="holds no stream"):
-        Catalog.open(_hidden_only(tmp_path, dead))
-    write_stream(tmp_path, "eu.a", 0, 9)
-    assert not dead.exists()
-    assert alive.exists()  # another process is writing it
-
-
-def _made(root):
-    root.mkdir()
-    write_stream(root, "eu.a", 0, 9)
-    return root
-
-
-def _hidden_only(tmp_path, dead):
-    folder = tmp_path / "hidden"
-    folder.mkdir()
-    shutil.copytree(dead, folder / dead.name)
-    return folder

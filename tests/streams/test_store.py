@@ -24,9 +24,9 @@ from mixstream.streams.cache.locks import NamedLocks
 from mixstream.streams.catalog import open_stream
 from mixstream.streams.index import read_index
 from mixstream.streams.needs import Need
+from mixstream.streams.placing import foreign_entry
 from mixstream.streams.reader import MdsReader
 from mixstream.streams.store import ShardStore
-from mixstream.streams.writer import foreign_entry
 
 COMPRESSIONS = ("br", "br:3", "bz2", "bz2:1", "gz", "gz:1", "snappy", "zstd", "zstd:7")
 TOKENS = np.random.default_rng(0).integers(0, 200, (60, 16)).astype(np.uint16)

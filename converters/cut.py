@@ -1,0 +1,189 @@
+"""The shard task: samples out of the parts, one MDS shard, and the table of a split's documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.encode import cannot_write
+from converters.packing import Layout, Piece, Sequenced
+from converters.parts import Array, documents_of
+from mixstream.formats import write_whole
+from mixstream.streams.documents import DocumentsWriter
+from mixstream.streams.writer import TOKENS, RowFormat, write_shard
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the samples of a stream are.
+
+    Attributes:
+        sequence_length: tokens of each.
+        dtype: of a token.
+        layout: packed, or a document each.
+        pad_token_id: fills samples of documents up.
+        keep: numeric fields of documents that are columns.
+        shard_bytes, compression: of the shards.
+    """
+
+    sequence_length: int
+    dtype: str
+    layout: Layout
+    pad_token_id: int
+    keep: tuple[str, ...]
+    shard_bytes: int
+    compression: str | None
+
+    @property
+    def format(self) -> RowFormat:
+        """The columns of a shard."""
+        tokens = (TOKENS, f"ndarray:{self.dtype}:{self.sequence_length}")
+        return RowFormat(tuple(sorted([tokens, *((name, "float64") for name in self.keep)])))
+
+    @property
+    def units(self) -> int:
+        """What one sample takes of the sequence: tokens, or documents."""
+        return self.sequence_length if self.layout == "packed" else 1
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard: where it goes and is noted to be whole, its number, what it is made of."""
+
+    directory: str
+    noted: str
+    number: int
+    samples: Samples
+    pieces: tuple[Piece, ...]
+
+
+def write_shard_of(task: ShardTask) -> dict[str, Any]:
+    """Write a shard; return index.json's entry of it. What is there already is not made again.
+
+    Raises:
+        StreamError: it cannot be written.
+    """
+    noted = Path(task.noted)
+    if noted.exists():
+        entry: dict[str, Any] = json.loads(noted.read_text())
+        return entry
+    samples, directory = task.samples, Path(task.directory)
+    rows = _packed(task) if samples.layout == "packed" else _documents(task)
+    try:
+        entry = write_shard(directory, task.number, rows, samples.format, samples.shard_bytes, samples.compression)
+    except OSError as problem:
+        raise cannot_write(directory, problem) from None
+    write_whole(noted, json.dumps(entry))
+    return entry
+
+
+def _packed(task: ShardTask) -> dict[str, Array]:
+    """Return the columns of packed samples, each with as many rows as the pieces' tokens fill."""
+    samples = task.samples
+    tokens = np.concatenate([_tokens(piece, samples.dtype, piece.begin, piece.end) for piece in task.pieces])
+    rows = {TOKENS: tokens.reshape(-1, samples.sequence_length)}
+    if samples.keep:
+        lengths, values = zip(*(_values(piece, samples.keep) for piece in task.pieces), strict=True)
+        by_token = np.repeat(np.concatenate(values, axis=1), np.concatenate(lengths), axis=1)
+        for name, own in zip(samples.keep, by_token, strict=True):
+            rows[name] = mean_of(own.reshape(-1, samples.sequence_length))
+    return rows
+
+
+def mean_of(values: Array) -> Array:
+    """Return the mean of each row of (n, length) values, nan aside; nan where there is nothing else."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=1)
+    total = np.where(known, values, 0.0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _values(piece: Piece, keep: Sequence[str]) -> tuple[Array, Array]:
+    """Return of the documents that a piece's tokens are of how many each has of them, (n,), and its values, (k, n)."""
+    table = documents_of(piece.path).slice(piece.row, piece.num_documents)
+    ends = np.cumsum(table["num_tokens"].to_numpy())
+    inside = np.clip(ends, piece.begin, piece.end)
+    lengths = np.diff(inside, prepend=piece.begin)
+    return lengths, np.stack([table[name].to_numpy() for name in keep])
+
+
+def _documents(task: ShardTask) -> dict[str, Array]:
+    """Return the columns of samples of a document each."""
+    samples = task.samples
+    length = samples.sequence_length
+    found: list[Array] = []
+    values: list[Array] = []
+    for piece in task.pieces:
+        table = documents_of(piece.path).slice(piece.row, piece.num_documents)
+        ends = np.cumsum(table["num_tokens"].to_numpy())
+        begins = ends - table["num_tokens"].to_numpy()
+        tokens = np.memmap(f"{piece.path}.tokens", samples.dtype, mode="r")[piece.token :]  # most may be cut off
+        for document in range(piece.begin, piece.end):
+            own = tokens[begins[document] : min(ends[document], begins[document] + length)]
+            padding = np.full(length - len(own), samples.pad_token_id, samples.dtype)
+            found.append(np.concatenate((own, padding)))
+        if samples.keep:
+            values.append(np.stack([table[name].to_numpy()[piece.begin : piece.end] for name in samples.keep]))
+    rows = {TOKENS: np.stack(found)}
+    for i, name in enumerate(samples.keep):
+        rows[name] = np.concatenate([own[i] for own in values])
+    return rows
+
+
+def _tokens(piece: Piece, dtype: str, begin: int, end: int) -> Array:
+    offset = (piece.token + begin) * np.dtype(dtype).itemsize
+    return np.fromfile(f"{piece.path}.tokens", dtype, end - begin, offset=offset)
+
+
+@dataclass(frozen=True)
+class TableTask:
+    """The table of a split's documents: where it goes, and the runs in their order."""
+
+    directory: str
+    keep: tuple[str, ...]
+    layout: Layout
+    sequence_length: int
+    sequenced: Sequenced
+
+
+def write_table(task: TableTask) -> tuple[int, int]:
+    """Write documents.parquet.
+
+    Returns:
+        Tokens that samples of a document each cut off, and that they are filled up with.
+
+    Raises:
+        StreamError: it cannot be written.
+    """
+    begin = truncated = padding = 0
+    try:
+        with DocumentsWriter(Path(task.directory), task.keep) as writer:
+            for table in _tables(task.sequenced):
+                num_tokens = table["num_tokens"].to_numpy()
+                if task.layout == "packed":
+                    begins = begin + np.cumsum(num_tokens) - num_tokens
+                    begin += int(num_tokens.sum())
+                else:
+                    begins = begin + np.arange(len(num_tokens)) * task.sequence_length
+                    begin += len(num_tokens) * task.sequence_length
+                truncated += int(np.maximum(num_tokens - task.sequence_length, 0).sum())
+                padding += int(np.maximum(task.sequence_length - num_tokens, 0).sum())
+                writer.write(table["id"], begins, num_tokens, table["num_bytes"], [table[own] for own in task.keep])
+    except OSError as problem:
+        raise cannot_write(Path(task.directory), problem) from None
+    return truncated, padding
+
+
+def _tables(sequenced: Sequenced) -> Iterator[Any]:
+    """Yield the rows of each run, a part's table opened once for all its runs that follow one another."""
+    opened, table = -1, None
+    for part, row, count in zip(sequenced.part, sequenced.row, sequenced.num_documents, strict=True):
+        if part != opened:
+            opened, table = part, documents_of(sequenced.paths[int(part)])
+        assert table is not None, "no part has a negative number"
+        yield table.slice(int(row), int(count))

@@ -1,0 +1,256 @@
+"""The encode task: a span of a source file to a part, by any process, at any time, with the same result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from converters.documents import EXCLUDED, OUTSIDE, Document, Fields, Selection, UnfitError, text_hash
+from converters.parts import Array, Part, PartWriter
+from converters.readers import Asked, BadRow, Span, locate, read_span
+from converters.sources import SourceFile
+from converters.tokenise import Tokenizer, TokenizerSpec, dtype_of
+from mixstream.errors import CorpusError, StreamError, TokenizerError
+
+REJECTED = "rejected"
+BATCH_DOCUMENTS = 256
+BATCH_BYTES = 1 << 20  # of text in one call of the tokenizer
+
+OnError = Literal["stop", "quarantine"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How all spans of a corpus are encoded.
+
+    Attributes:
+        fields: which fields mean what.
+        asked: of the reader.
+        tokenizer: the file in the work folder that says it (see `save_tokenizer`): it may have megabytes.
+        excluded: a file of ids that are left out, one a line; None: none is.
+        holdout, subsample, seed: of the `Selection`.
+        has_hashes: note the hashes of texts, by which duplicates are found.
+        on_error: what happens to a document that cannot be used.
+        max_rejects: of them; None: any number.
+    """
+
+    fields: Fields
+    asked: Asked
+    tokenizer: str
+    excluded: str | None
+    holdout: float
+    subsample: float | None
+    seed: int
+    has_hashes: bool
+    on_error: OnError
+    max_rejects: int | None
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """One span, and the path of the part that is made of it."""
+
+    file: SourceFile
+    span: Span
+    path: str
+    encoding: Encoding
+
+
+class Reject(NamedTuple):
+    """What could not be used: counted in its span; None: the rest of the file."""
+
+    number: int | None
+    stream: str
+    problem: str
+    content: str
+
+
+def encode_span(task: EncodeTask) -> Part:
+    """Read a span, choose, tokenise, write the part; what is whole already is not made again.
+
+    Raises:
+        CorpusError: the span cannot be read, has a document that cannot be used, or too many of them.
+        TokenizerError: the tokenizer makes tokens beyond its vocabulary.
+        StreamError: the work folder cannot be written.
+    """
+    whole = Part.load(task.path)
+    if whole is not None:
+        return whole
+    tokenizer = _tokenizer(task.encoding.tokenizer)
+    try:
+        return _encode(task, tokenizer)
+    except OSError as problem:
+        raise cannot_write(Path(task.path).parent, problem) from None
+
+
+def cannot_write(place: Path, problem: OSError) -> StreamError:
+    """Return the error of a work folder that cannot be written."""
+    return StreamError(
+        f"{place}: cannot be written ({problem.strerror or problem}); mend that and run the same command again, it goes "
+        f"on with what is done"
+    )
+
+
+def _encode(task: EncodeTask, tokenizer: Tokenizer) -> Part:
+    info, encoding = tokenizer.info, task.encoding
+    rejects = _Rejects(task)
+    keep = encoding.fields.keep
+    with PartWriter(task.path, dtype_of(info), info.eod_token_id, keep, encoding.has_hashes) as writer:
+        for batch in _batches(_chosen(task, writer, rejects)):
+            tokens = tokenizer.encode([document.text for _, document, _ in batch])
+            for (split, document, number), own in zip(batch, _checked(tokens, tokenizer), strict=True):
+                if own is None:
+                    problem = f"the text makes the end-of-document token {info.eod_token_id}; take it out"
+                    rejects.add(Reject(number, document.stream, problem, document.text[:200]))
+                    continue
+                digest = text_hash(document.stream, document.content).digest() if encoding.has_hashes else b""
+                writer.add(split, document, own, digest)
+        for reject in rejects.found:
+            writer.count(reject.stream, REJECTED)
+        rejects.save()
+        return writer.finish()
+
+
+def _chosen(task: EncodeTask, writer: PartWriter, rejects: _Rejects) -> Iterator[tuple[str, Document, int]]:
+    """Yield (split, document, number) of the documents that are taken, in the order of the span."""
+    fields, selection = task.encoding.fields, _selection(task.encoding)
+    for row in _rows(task, rejects):
+        if isinstance(row, BadRow):
+            rejects.add(Reject(row.number, fields.stream_of(), row.problem, row.content))
+            continue
+        try:
+            document = fields.document(row.values)
+        except UnfitError as problem:
+            told = repr(row.values[0])[:200]
+            rejects.add(Reject(row.number, fields.stream_of(row.values), str(problem), told))
+            continue
+        split = selection.split_of(document.id)
+        if split in (EXCLUDED, OUTSIDE):
+            writer.count(document.stream, split)
+        else:
+            yield split, document, row.number
+
+
+def _rows(task: EncodeTask, rejects: _Rejects) -> Iterator[Any]:
+    """Yield a span's rows; where the rest of the file cannot be read that is one reject."""
+    try:
+        yield from read_span(task.file, task.span, task.encoding.asked)
+    except CorpusError as problem:
+        if task.encoding.on_error == "stop":
+            raise
+        stream = task.encoding.fields.stream_of()
+        rejects.add(Reject(None, stream, str(problem), ""))
+
+
+def _batches(documents: Iterator[tuple[str, Document, int]]) -> Iterator[list[tuple[str, Document, int]]]:
+    """Yield documents by the batch: as many as one call of the tokenizer takes."""
+    batch: list[tuple[str, Document, int]] = []
+    size = 0
+    for one in documents:
+        if batch and size + len(one[1].content) > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(one)
+        size += len(one[1].content)
+        if len(batch) == BATCH_DOCUMENTS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _checked(tokens: list[Array], tokenizer: Tokenizer) -> list[Array | None]:
+    """Return the tokens of documents, None of one that holds the end-of-document token.
+
+    Raises:
+        TokenizerError: a token is not in the vocabulary.
+    """
+    info = tokenizer.info
+    joined = np.concatenate(tokens)
+    if np.can_cast(joined.dtype, np.uint8):
+        return list(tokens)  # a byte is neither
+    if len(joined) and int(joined.max()) >= info.vocab_size:
+        raise TokenizerError(
+            f"tokenizer {info.name!r} made token {int(joined.max())}, but its vocabulary ends at {info.vocab_size - 1}"
+        )
+    if not (joined == info.eod_token_id).any():
+        return list(tokens)
+    return [None if (own == info.eod_token_id).any() else own for own in tokens]
+
+
+class _Rejects:
+    """What a span has that cannot be used: the first one ends the task, or all are written beside the part."""
+
+    def __init__(self, task: EncodeTask) -> None:
+        self._task = task
+        self.found: list[Reject] = []
+
+    def add(self, reject: Reject) -> None:
+        """Note one.
+
+        Raises:
+            CorpusError: documents that cannot be used stop the run, or there are too many.
+        """
+        encoding = self._task.encoding
+        if encoding.on_error == "stop":
+            where = self._where(reject)
+            raise CorpusError(
+                f"{self._task.file.name}{where and ', '}{where}: {reject.problem}; mend or remove the document, or "
+                f"--on-error quarantine"
+            )
+        self.found.append(reject)
+        if encoding.max_rejects is not None and len(self.found) > encoding.max_rejects:
+            raise too_many(encoding.max_rejects, f"{self._task.file.name}, {self._where(reject)}: {reject.problem}")
+
+    def save(self) -> None:
+        """Write what was found, a line each, next to the part."""
+        if not self.found:
+            return
+        with Path(f"{self._task.path}.rejects").open("w", encoding="utf-8", errors="backslashreplace") as file:
+            for reject in self.found:
+                line = {
+                    "file": self._task.file.name,
+                    "place": self._where(reject),
+                    "stream": reject.stream or None,
+                    "reason": reject.problem,
+                    "content": reject.content,
+                }
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _where(self, reject: Reject) -> str:
+        return "" if reject.number is None else locate(self._task.file, self._task.span, reject.number)
+
+
+def too_many(max_rejects: int, example: str) -> CorpusError:
+    """Return the error of more rejects than are allowed."""
+    return CorpusError(
+        f"more than {max_rejects:,} documents cannot be used (--max-rejects), one of them: {example}; look at the "
+        f"corpus, or allow more"
+    )
+
+
+def _selection(encoding: Encoding) -> Selection:
+    excluded = frozenset() if encoding.excluded is None else _ids(encoding.excluded)
+    return Selection(encoding.holdout, encoding.subsample, encoding.seed, excluded)
+
+
+@lru_cache(maxsize=1)
+def _ids(path: str) -> frozenset[str]:
+    with Path(path).open(encoding="utf-8") as lines:
+        return frozenset(line for line in (own.rstrip("\r\n") for own in lines) if line)
+
+
+def save_tokenizer(spec: TokenizerSpec, path: Path) -> None:
+    """Write what a worker needs to have the same tokenizer."""
+    path.write_text(json.dumps({"name": spec.name, "eod_token": spec.eod_token, "json": spec.json}))
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(path: str) -> Tokenizer:
+    return TokenizerSpec(**json.loads(Path(path).read_text())).load()

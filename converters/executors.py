@@ -1,0 +1,162 @@
+"""Where tasks run: in this process, in processes of this machine, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, TypeVar
+
+from mixstream.errors import CorpusError, MissingExtraError
+
+SMALL_BYTES = 4 << 20
+TASKS_AHEAD = 512  # handed out at a time: enough for a large cluster, little to hold
+
+TaskT = TypeVar("TaskT")
+DoneT = TypeVar("DoneT")
+
+
+class Here(Executor):
+    """Runs each task at once, in this process."""
+
+    def submit(self, function: Callable[..., DoneT], /, *arguments: Any, **named: Any) -> Future[DoneT]:
+        """Return the future of a task that has ended."""
+        future: Future[DoneT] = Future()
+        try:
+            future.set_result(function(*arguments, **named))
+        except Exception as problem:  # noqa: BLE001  the future tells it, as any executor's does
+            future.set_exception(problem)
+        return future
+
+
+def num_processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def processes_for(size_bytes: int) -> int:
+    """Return how many processes are worth their start, of about a second, for so many bytes of sources; 0: none."""
+    return 0 if size_bytes < SMALL_BYTES else num_processors()
+
+
+@contextmanager
+def executor_of(workers: int, cluster: str | None = None) -> Iterator[Executor]:
+    """Give an executor; what it still runs when the block is left by an exception is ended.
+
+    Args:
+        workers: processes of this machine; 0: this one.
+        cluster: address of a Dask scheduler; its workers see the same files under the same paths as this process.
+
+    Raises:
+        MissingExtraError: `distributed` is not installed.
+        CorpusError: there is no scheduler at that address.
+    """
+    if cluster is not None:
+        with _cluster(cluster) as executor:
+            yield executor
+    elif workers == 0:
+        yield Here()
+    else:
+        with _processes(workers) as executor:
+            yield executor
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Executor]:
+    """Give processes that are spawned: forked ones would have the locks of threads that they have not."""
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin_worker)
+    others = set(multiprocessing.active_children())
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - others:
+            child.terminate()  # what it was at is not whole, and will be done again
+        raise
+    executor.shutdown()
+
+
+def _begin_worker() -> None:
+    """Use one thread, leave Ctrl-C to the parent, and end with it."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has one"
+
+    def end_with_parent() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[Executor]:
+    try:
+        import distributed
+    except ImportError:
+        raise MissingExtraError(
+            "--cluster needs dask.distributed; install it with: pip install 'mixstream-llm[cluster]'"
+        ) from None
+    try:
+        client = distributed.Client(address, timeout="30s", set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as problem:
+        raise CorpusError(
+            f"--cluster {address}: no Dask scheduler answers there ({problem}); start one with `dask scheduler`"
+        ) from None
+    with client:
+        client.run(_use_one_thread)
+        client.register_worker_callbacks(_use_one_thread)  # those that come later, too
+        yield client.get_executor(pure=False)
+
+
+def _use_one_thread() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def run_all(
+    executor: Executor,
+    work: Callable[[TaskT], DoneT],
+    tasks: Iterable[TaskT],
+    on_done: Callable[[TaskT, DoneT], None] = lambda task, done: None,
+) -> list[DoneT]:
+    """Return ``work(task)`` of every task, in their order; some of them are handed out at a time.
+
+    Args:
+        executor: runs them.
+        work: a function of a module.
+        tasks: its arguments.
+        on_done: called in this process as each ends, in any order.
+
+    Raises:
+        CorpusError: a worker process died; and what `work` raises, as soon as the first does.
+    """
+    results: dict[int, DoneT] = {}
+    running: dict[Future[DoneT], tuple[int, TaskT]] = {}
+    coming = enumerate(tasks)
+    try:
+        while True:
+            for number, task in islice(coming, TASKS_AHEAD - len(running)):
+                running[executor.submit(work, task)] = (number, task)
+            if not running:
+                return [results[number] for number in range(len(results))]
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in sorted(ended, key=lambda one: running[one][0]):  # of two problems the first one
+                number, task = running.pop(future)
+                results[number] = future.result()
+                on_done(task, results[number])
+    except BrokenProcessPool:
+        raise CorpusError(
+            f"a worker process died (killed, or out of memory) after {len(results):,} tasks; run the same command "
+            f"again, it goes on with what is done, or give fewer --workers"
+        ) from None
+    finally:
+        for future in running:
+            future.cancel()

@@ -1,0 +1,233 @@
+"""Parts: what one encode task leaves in the work folder, tokens and a table of their documents.
+
+A part is three files, of which the last one written, NUMBER.json, says that it is whole:
+
+    00000017.tokens       tokens of all its documents, each with its end-of-document token
+    00000017.documents    an Arrow file with a row a document, in the order of the tokens
+    00000017.json         its runs (documents of one stream and split that follow one another) and what was counted
+
+Within a block of some megabytes of text documents are grouped by stream and split, so that runs are long.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.documents import Document
+from mixstream.formats import write_whole
+
+BLOCK_BYTES = 16 << 20  # of text, that a task holds in memory
+
+Array = npt.NDArray[Any]
+
+
+class Run(NamedTuple):
+    """Documents of one stream and split that follow one another in a part."""
+
+    stream: str
+    split: str
+    num_documents: int
+    num_tokens: int
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is in a part.
+
+    Attributes:
+        path: of its files, without their suffix.
+        runs: in the order of its files.
+        counts: {stream: {what: documents}} that are in no run, by why; stream "" where it could not be told.
+    """
+
+    path: str
+    runs: tuple[Run, ...]
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def num_documents(self) -> int:
+        """Documents in its runs."""
+        return sum(run.num_documents for run in self.runs)
+
+    def count(self, what: str) -> int:
+        """Return how many documents were left out for a reason."""
+        return sum(counts.get(what, 0) for counts in self.counts.values())
+
+    def tokens(self, dtype: str, offset: int, count: int) -> Array:
+        """Return `count` tokens from `offset` on, (count,)."""
+        size = np.dtype(dtype).itemsize
+        return np.fromfile(f"{self.path}.tokens", dtype, count, offset=offset * size)
+
+    def documents(self, first: int = 0, count: int | None = None) -> Any:
+        """Return rows of its table of documents, a `pyarrow.Table` that maps the file."""
+        return documents_of(self.path).slice(first, count)
+
+    def save(self) -> None:
+        """Say that the part is whole."""
+        whole = {"runs": [list(run) for run in self.runs], "counts": self.counts}
+        write_whole(Path(f"{self.path}.json"), json.dumps(whole, sort_keys=True))
+
+    @classmethod
+    def load(cls, path: str) -> Part | None:
+        """Return a part that is whole, or None."""
+        try:
+            whole = json.loads(Path(f"{path}.json").read_text())
+        except FileNotFoundError:
+            return None
+        return cls(path, tuple(Run(*run) for run in whole["runs"]), whole["counts"])
+
+
+def documents_of(path: str) -> Any:
+    """Return a part's table of documents."""
+    import pyarrow
+    import pyarrow.ipc
+
+    with pyarrow.memory_map(f"{path}.documents") as source, pyarrow.ipc.open_file(source) as reader:
+        return reader.read_all()
+
+
+def copy_documents(part: Part, to: str, dtype: str, kept: npt.NDArray[np.bool_]) -> list[list[int]]:
+    """Copy the documents of a part that are `kept`, (n,), to the files of another one, a block at a time.
+
+    Returns:
+        What is left of each run: documents, tokens, bytes.
+    """
+    import pyarrow
+    import pyarrow.ipc
+
+    temporary = f"{to}.{os.getpid()}"
+    tokens = np.memmap(f"{part.path}.tokens", dtype, mode="r")
+    run_ends = np.cumsum([run.num_documents for run in part.runs])
+    totals = np.zeros((len(part.runs), 3), np.int64)
+    row = token = 0
+    with (
+        pyarrow.memory_map(f"{part.path}.documents") as source,
+        pyarrow.ipc.open_file(source) as reader,
+        Path(f"{temporary}.documents").open("wb") as documents,
+        pyarrow.ipc.new_file(documents, reader.schema) as writer,
+        Path(f"{temporary}.tokens").open("wb") as copied,
+    ):
+        for block in (reader.get_batch(i) for i in range(reader.num_record_batches)):
+            own = kept[row : row + len(block)]
+            num_tokens, num_bytes = (block[name].to_numpy() for name in ("num_tokens", "num_bytes"))
+            run = np.searchsorted(run_ends, np.arange(row, row + len(block)), side="right")[own]
+            np.add.at(totals, run, np.stack((np.ones(len(run), np.int64), num_tokens[own], num_bytes[own]), axis=1))
+            end = token + int(num_tokens.sum())
+            copied.write(tokens[token:end][np.repeat(own, num_tokens)].data)
+            writer.write_batch(block.filter(pyarrow.array(own)))
+            row, token = row + len(block), end
+    for suffix in ("tokens", "documents"):
+        Path(f"{temporary}.{suffix}").rename(f"{to}.{suffix}")
+    return [[int(count) for count in own] for own in totals]
+
+
+def schema_of(keep: Sequence[str], has_hashes: bool) -> Any:
+    """Return the columns of a table of documents: id, num_tokens, num_bytes, the kept fields, and hashes of texts."""
+    import pyarrow
+
+    columns = [("id", pyarrow.string()), ("num_tokens", pyarrow.int64()), ("num_bytes", pyarrow.int64())]
+    columns += [(name, pyarrow.float64()) for name in keep]
+    columns += [("hash", pyarrow.binary(16))] if has_hashes else []
+    return pyarrow.schema(columns)
+
+
+class PartWriter:
+    """Writes a part, block by block; leaving it by an exception leaves nothing behind."""
+
+    def __init__(self, path: str, dtype: str, eod_token_id: int, keep: Sequence[str], has_hashes: bool) -> None:
+        """Write the part `path`; see `schema_of`."""
+        self._path = path
+        self._temporary = f"{path}.{os.getpid()}"
+        self._end = np.array([eod_token_id], dtype)
+        self._keep = tuple(keep)
+        self._schema = schema_of(keep, has_hashes)
+        self._has_hashes = has_hashes
+        self._block: list[tuple[str, str, Document, Array, bytes]] = []
+        self._block_bytes = 0
+        self.runs: list[Run] = []
+        self.counts: dict[str, Counter[str]] = {}
+
+    def __enter__(self) -> PartWriter:
+        import pyarrow.ipc
+
+        self._tokens = Path(f"{self._temporary}.tokens").open("wb")  # noqa: SIM115  closed in __exit__
+        self._file = Path(f"{self._temporary}.documents").open("wb")  # noqa: SIM115
+        self._documents = pyarrow.ipc.new_file(self._file, self._schema)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tokens.close()
+        self._file.close()
+        for suffix in ("tokens", "documents"):
+            Path(f"{self._temporary}.{suffix}").unlink(missing_ok=True)
+
+    def count(self, stream: str, what: str) -> None:
+        """Count a document that is left out."""
+        self.counts.setdefault(stream, Counter())[what] += 1
+
+    def add(self, split: str, document: Document, tokens: Array, text_hash: bytes = b"") -> None:
+        """Append a document with its tokens (n,), without the end-of-document token, and the hash of its text."""
+        self._block.append((document.stream, split, document, tokens, text_hash))
+        self._block_bytes += len(document.content)
+        if self._block_bytes >= BLOCK_BYTES:
+            self._flush()
+
+    def finish(self) -> Part:
+        """Put the part in its place; return what is in it."""
+        if self._block:
+            self._flush()
+        self._documents.close()
+        for file, suffix in ((self._tokens, "tokens"), (self._file, "documents")):
+            file.close()
+            Path(f"{self._temporary}.{suffix}").rename(f"{self._path}.{suffix}")
+        part = Part(self._path, tuple(self.runs), {name: dict(own) for name, own in sorted(self.counts.items())})
+        part.save()
+        return part
+
+    def _flush(self) -> None:
+        import pyarrow
+
+        self._block.sort(key=lambda one: one[:2])  # is stable
+        pieces: list[Array] = []
+        for one in self._block:
+            pieces += (one[3], self._end)
+        self._tokens.write(np.concatenate(pieces, dtype=self._end.dtype, casting="unsafe").data)
+        documents = [one[2] for one in self._block]
+        num_tokens = [len(one[3]) + 1 for one in self._block]
+        num_bytes = [len(document.content) for document in documents]
+        columns: list[Any] = [[document.id for document in documents], num_tokens, num_bytes]
+        columns += [[document.kept[i] for document in documents] for i in range(len(self._keep))]
+        columns += [[one[4] for one in self._block]] if self._has_hashes else []
+        arrays = [pyarrow.array(own, kind) for own, kind in zip(columns, self._schema.types, strict=True)]
+        self._documents.write_batch(pyarrow.record_batch(arrays, schema=self._schema))
+        keys = [one[:2] for one in self._block]
+        self.runs += runs_of(keys, num_tokens, num_bytes)
+        self._block, self._block_bytes = [], 0
+
+
+def runs_of(keys: Sequence[tuple[str, str]], num_tokens: Iterable[int], num_bytes: Iterable[int]) -> list[Run]:
+    """Return the runs of documents that have these keys (stream, split), tokens and bytes."""
+    runs: list[Run] = []
+    for (stream, split), tokens, size in zip(keys, num_tokens, num_bytes, strict=True):
+        last = runs[-1] if runs else None
+        if last is not None and (last.stream, last.split) == (stream, split):
+            runs[-1] = Run(
+                stream, split, last.num_documents + 1, last.num_tokens + tokens, last.num_bytes + size
+            )
+        else:
+            runs.append(Run(stream, split, 1, tokens, size))
+    return runs
+
