@@ -92,7 +92,7 @@ def _packed(task: ShardTask) -> dict[str, Array]:
         own = tokens[filled : filled + piece.end - piece.begin]
         with Path(f"{piece.path}.tokens").open("rb", buffering=0) as file:
             file.seek((piece.token + piece.begin) * tokens.itemsize)
-            file.readinto(own.view(np.uint8))
+            file.readinto(own.data)
         filled += len(own)
     rows = {TOKENS: tokens.reshape(-1, samples.sequence_length)}
     if samples.keep:
@@ -163,6 +163,8 @@ def write_table(task: TableTask) -> tuple[int, int]:
     Raises:
         StreamError: it cannot be written.
     """
+    import pyarrow
+
     begin = truncated = padding = 0
     try:
         with DocumentsWriter(Path(task.directory), task.keep) as writer:
@@ -176,7 +178,8 @@ def write_table(task: TableTask) -> tuple[int, int]:
                     begin += len(num_tokens) * task.sequence_length
                 truncated += int(np.maximum(num_tokens - task.sequence_length, 0).sum())
                 padding += int(np.maximum(task.sequence_length - num_tokens, 0).sum())
-                writer.write(table["id"], begins, num_tokens, table["num_bytes"], [table[own] for own in task.keep])
+                kept = [pyarrow.array(table[own].to_numpy(), from_pandas=True) for own in task.keep]  # nan: null
+                writer.write(table["id"], begins, num_tokens, table["num_bytes"], kept)
     except OSError as problem:
         raise cannot_write(Path(task.directory), problem) from None
     return truncated, padding

@@ -134,7 +134,8 @@ class Fields:
 
     def _id(self, given: Any, stream: str, content: bytes) -> str:
         if self.id is None and (given is None or given is MISSING):
-            return text_hash(stream, content).hexdigest()
+            own: str = text_hash(stream, content).hexdigest()
+            return own
         if isinstance(given, str):
             return given
         if isinstance(given, int) and not isinstance(given, bool):
@@ -147,7 +148,7 @@ class Fields:
         domain = self.domain if self.domain_field is None else named[-1]
         try:
             return self._names[language, domain]
-        except (KeyError, TypeError):
+        except (KeyError, TypeError):  # a new name, or no name at all
             pass
         for name, value, pattern in (
             (self.language_field, language, _LANGUAGE),
@@ -155,8 +156,8 @@ class Fields:
         ):
             if not isinstance(value, str) or not pattern.fullmatch(value):
                 raise UnfitError(f"{_told(name, value)}, expected a name of letters, digits, - and _")
-        self._names[language, domain] = f"{language}.{domain}"
-        return self._names[language, domain]
+        stream = self._names[language, domain] = f"{language}.{domain}"
+        return stream
 
     @staticmethod
     def _number(name: str, value: Any) -> float:

@@ -93,8 +93,8 @@ def encode_span(task: EncodeTask) -> Part:
 def cannot_write(place: Path, problem: OSError) -> StreamError:
     """Return the error of a work folder that cannot be written."""
     return StreamError(
-        f"{place}: cannot be written ({problem.strerror or problem}); mend that and run the same command again, it goes "
-        f"on with what is done"
+        f"{place}: cannot be written ({problem.strerror or problem}); mend that and run the same command again, it "
+        f"goes on with what is done"
     )
 
 
