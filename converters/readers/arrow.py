@@ -17,7 +17,7 @@ from converters.sources import SourceFile
 from mixstream.errors import CorpusError
 
 _MAGIC = b"ARROW1"
-_END_OF_STREAM = (b"\xff\xff\xff\xff\0\0\0\0", b"\0\0\0\0")
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def spans_of_arrow(file: SourceFile, span_bytes: int) -> list[Span]:
@@ -97,8 +97,8 @@ def _arrow(file: SourceFile) -> Iterator[Any]:
 
 def _check_end(file: SourceFile, raw: BinaryIO) -> None:
     """Refuse a stream without its end: pyarrow takes one that was cut between two record batches for whole."""
-    raw.seek(max(0, file.size_bytes - 8))
-    if not raw.read(8).endswith(_END_OF_STREAM):
+    raw.seek(max(0, file.size_bytes - len(_END_OF_STREAM)))
+    if raw.read(len(_END_OF_STREAM)) != _END_OF_STREAM:
         raise CorpusError(
             f"{file.name}: not an Arrow file that can be read (no end-of-stream mark); it may be truncated, copy it "
             f"again"
