@@ -22,7 +22,6 @@ from pathlib import Path
 from converters.encode import cannot_write
 from mixstream.errors import StreamError
 
-
 SHARED = ("parts", "hashes")  # by what conversions of one corpus have in common
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CORPORA, REPOSITORY, needs_corpora
+from converters.pack import Packer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.documents import Document, is_held_out
-from converters.pack import Packer
 from converters.run import Options, convert_corpus
 from converters.sources import find_corpora
 from converters.tokenise import ByteTokenizer, dtype_of, load_tokenizer
