@@ -16,6 +16,7 @@ from converters.readers.rows import Asked, Row, Span
 from converters.sources import SourceFile
 from mixstream.errors import CorpusError
 
+_ALL = 1 << 62
 _MAGIC = b"ARROW1"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
@@ -26,6 +27,8 @@ def spans_of_arrow(file: SourceFile, span_bytes: int) -> list[Span]:
     Raises:
         CorpusError: it is not Arrow.
     """
+    if not file.ranged:
+        return [Span(0, _ALL)]
     with _arrow(file) as reader:
         if not hasattr(reader, "num_record_batches"):
             return [Span(0, 1)]
@@ -62,7 +65,7 @@ def locate_in_arrow(file: SourceFile, span: Span, number: int) -> str:
     with _arrow(file) as reader:
         if not hasattr(reader, "num_record_batches"):
             return f"row {number}"
-        for index in range(span.start, span.stop):
+        for index in range(span.start, min(span.stop, reader.num_record_batches)):
             rows = reader.get_batch(index).num_rows
             if number < rows:
                 return f"record batch {index}, row {number}"
@@ -74,7 +77,7 @@ def _batches(reader: Any, span: Span) -> Iterator[Any]:
     if not hasattr(reader, "num_record_batches"):
         yield from reader
         return
-    for index in range(span.start, span.stop):
+    for index in range(span.start, min(span.stop, reader.num_record_batches)):
         yield reader.get_batch(index)
 
 

@@ -197,8 +197,8 @@ def test_a_server_that_sends_all_or_nothing_is_asked_once_more(tmp_path):
     assert server.seen.count("GET") <= 3
 
 
-@pytest.mark.parametrize("kind", ["s3", "http", "file"])
-def test_readers_read_from_stores(bucket, s3, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["s3", "http", "file", "az"])
+def test_readers_read_from_stores(bucket, s3, tmp_path, kind, request):
     """The same rows as from files, in the same spans, from several kinds of stores."""
     import gzip
 
@@ -215,8 +215,13 @@ def test_readers_read_from_stores(bucket, s3, tmp_path, kind):
         table = pa.table({"text": texts})
         with new(tmp_path / "in" / name, table.schema) as writer:
             writer.write_table(table, max_chunksize=700)
-    root = {"s3": bucket.url, "http": f"{s3.endpoint}/{bucket.name}", "file": (tmp_path / "in").as_uri()}[kind]
-    bucket.upload(tmp_path / "in")
+    if kind == "az":
+        root = f"az://{request.getfixturevalue('container')}"
+        for path in (tmp_path / "in").iterdir():
+            (RemoteFolder.open(root) / path.name).put(path)
+    else:
+        root = {"s3": bucket.url, "http": f"{s3.endpoint}/{bucket.name}", "file": (tmp_path / "in").as_uri()}[kind]
+        bucket.upload(tmp_path / "in")
     for path in sorted((tmp_path / "in").iterdir()):
         (here,), (there,) = find_files([path]).files, find_files([f"{root}/{path.name}"]).files
         assert spans(here.file, 50_000) == spans(there.file, 50_000)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from mixstream.errors import RemoteError
 from mixstream.streams.remote import obstores
 from mixstream.streams.remote.folder import RemoteFolder
+from mixstream.streams.remote.hub import is_hub, look_in_hub
 from mixstream.streams.remote.retry import Fault, Trying
 
 PIECE_BYTES = 8 << 20  # asked for at a time while reading goes on and on
@@ -24,13 +25,15 @@ LEAST_BYTES = 1 << 16  # asked for after a jump, such as to the footer of a Parq
 def look(place: RemoteFolder) -> tuple[int, str]:
     """Return an object's size in bytes and its version, which changes when it does.
 
-    The version is ``etag:...``, of a store without etags ``size:...``. What is not `ranged` cannot be looked at: it is
-    copied, and its version is ``sha256:...``.
+    The version is ``etag:...``, of a store without etags ``size:...``. What is neither `ranged` nor of the Hugging Face
+    hub cannot be looked at: it is copied, and its version is ``sha256:...``.
 
     Raises:
         FileNotFoundError: there is no such object.
         RemoteError: the store refuses, or does not answer for long.
     """
+    if is_hub(place):
+        return look_in_hub(place)
     if not place.ranged:
         with _copied(place) as copy:
             size, digest = copy.seek(0, io.SEEK_END), hashlib.sha256()
