@@ -58,7 +58,7 @@ def _local(path: Path) -> tuple[list[_Hit], list[str]]:
         return [_of_file(path, "")], []
     if not _MAGIC.search(str(path)):
         raise CorpusError(f"{path}: no such file or folder")
-    found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207  Path.glob finds hidden files
+    found = [Path(name) for name in sorted(set(glob.glob(str(path), recursive=True)))]  # noqa: PTH207  Path.glob finds hidden files
     files = [file for file in found if file.is_file()]
     if not files:
         raise CorpusError(f"{path}: no such file or folder, and as a pattern it names none")

@@ -233,6 +233,35 @@ def test_readers_read_from_stores(bucket, s3, tmp_path, kind, request):
         assert [row.values[0] for row in rows[0]] == texts
 
 
+@pytest.mark.parametrize("name", ["eu.a.jsonl", "eu.a.jsonl.zst", "eu.a.jsonl.gz", "eu.a.parquet", "eu.a.arrow"])
+def test_what_a_store_says_while_a_reader_reads_is_told_as_it_is(bucket, proxy, tmp_path, name, monkeypatch):
+    """A library in between does not make a damaged file out of it."""
+    import gzip
+
+    import pyarrow as pa
+
+    texts = [random.Random(number).randbytes(500).hex() for number in range(2000)]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    table = pa.table({"text": texts})
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        pq.write_table(table, path, row_group_size=100)
+    elif name.endswith("arrow"):
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=100)
+    else:
+        pack = {".gz": gzip.compress, ".zst": lambda data: pa.Codec("zstd").compress(data, asbytes=True)}
+        path.write_bytes(pack.get(path.suffix, bytes)(lines))
+    (found,) = find_files([bucket.put(name, path.read_bytes())]).files
+    monkeypatch.setattr("mixstream.streams.remote.file.PIECE_BYTES", PIECE)  # else all of it is here already
+    (span,) = spans(found.file, 1 << 30)
+    rows = read_span(found.file, span, Asked(("text",)))
+    assert next(rows).values == (texts[0],)
+    proxy.set(deny=name)
+    with pytest.raises(RemoteError, match=rf"{name}: .*403"):
+        list(rows)
+
+
 def test_the_footer_of_a_parquet_file_is_a_small_request(bucket, proxy, tmp_path):
     import pyarrow as pa
 

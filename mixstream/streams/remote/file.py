@@ -75,7 +75,7 @@ class RemoteFile(io.RawIOBase):
         size_bytes: int | None = None,
         etag: str | None = None,
         ahead_stop: int | None = None,
-        piece_bytes: int = PIECE_BYTES,
+        piece_bytes: int | None = None,
     ) -> None:
         """Open an object; where its size is given, the first request is that of the first read.
 
@@ -84,7 +84,7 @@ class RemoteFile(io.RawIOBase):
             size_bytes: that it must have; None: whatever it has.
             etag: that it must have; None: the one it has first.
             ahead_stop: nothing from this byte on is fetched before it is asked for; None: all may be.
-            piece_bytes: fetched at a time while reading goes on.
+            piece_bytes: fetched at a time while reading goes on; None: `PIECE_BYTES`.
 
         Raises:
             FileNotFoundError: there is no such object.
@@ -106,7 +106,7 @@ class RemoteFile(io.RawIOBase):
         self._size = size_bytes if size_bytes is not None else self._size
         self._etag = etag
         self._ahead_stop = self._size if ahead_stop is None else min(ahead_stop, self._size)
-        self._piece_bytes = piece_bytes
+        self._piece_bytes = piece_bytes or PIECE_BYTES
 
     def readable(self) -> bool:
         """Return True."""
