@@ -21,6 +21,7 @@ from mixstream.streams.writer import SHARD_BYTES, TOKENS
 TAKEN = (TOKENS, "id", "begin", "num_tokens", "num_bytes", "hash")
 """Names that columns of samples or of documents.parquet have already."""
 
+Language = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 
 
@@ -37,7 +38,7 @@ class FieldsConfig(FileModel):
 
     text_field: str = "text"
     id_field: str | None = None
-    language: Name | None = None
+    language: Language | None = None
     domain: Name | None = None
     language_field: str | None = None
     domain_field: str | None = None
@@ -186,6 +187,6 @@ def _all_of(found: Found) -> tuple[SourceFile, ...]:
 def _check_name(name: str, where: str) -> None:
     if not is_stream_name(name):
         raise CorpusError(
-            f"{where} {name}: makes a stream named {name!r}, expected LANGUAGE.DOMAIN such as eu.wiki; rename it, or say "
-            f"its language and domain"
+            f"{where} {name}: makes a stream named {name!r}, expected LANGUAGE.DOMAIN such as eu.wiki; rename it, or "
+            f"say its language and domain"
         )

@@ -86,7 +86,7 @@ class _Uploading:
         converted = self._convert_here(executor, progress)
         for name, splits in converted.manifests.items():
             conversion = next(iter(splits.values())).conversion
-            check_free(self._out / name, options.overwrite, conversion and conversion.fingerprint)
+            check_free(self._out / name, options.overwrite, conversion.fingerprint if conversion else None)
         for name in converted.manifests:
             upload_stream(local_stream(self._staging / name), self._out / name, options.overwrite, progress.uploaded)
         beside = self._staging / rejects_beside(corpus.name)

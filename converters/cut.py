@@ -12,8 +12,7 @@ import numpy as np
 
 from converters.encode import cannot_write
 from converters.packing import Layout, Piece, Sequenced
-from converters.parts import Array, documents_of
-from mixstream.formats import write_whole
+from converters.parts import Array, documents_of, note_whole
 from mixstream.streams.documents import DocumentsWriter
 from mixstream.streams.writer import TOKENS, RowFormat, write_shard
 
@@ -69,23 +68,32 @@ def write_shard_of(task: ShardTask) -> dict[str, Any]:
         StreamError: it cannot be written.
     """
     noted = Path(task.noted)
+    samples, directory = task.samples, Path(task.directory)
     if noted.exists():
         entry: dict[str, Any] = json.loads(noted.read_text())
-        return entry
-    samples, directory = task.samples, Path(task.directory)
+        if (directory / (entry["zip_data"] or entry["raw_data"])["basename"]).exists():
+            return entry
     rows = _packed(task) if samples.layout == "packed" else _documents(task)
     try:
         entry = write_shard(directory, task.number, rows, samples.format, samples.shard_bytes, samples.compression)
     except OSError as problem:
         raise cannot_write(directory, problem) from None
-    write_whole(noted, json.dumps(entry))
+    noted.parent.mkdir(parents=True, exist_ok=True)
+    note_whole(noted, json.dumps(entry))
     return entry
 
 
 def _packed(task: ShardTask) -> dict[str, Array]:
     """Return the columns of packed samples, each with as many rows as the pieces' tokens fill."""
     samples = task.samples
-    tokens = np.concatenate([_tokens(piece, samples.dtype, piece.begin, piece.end) for piece in task.pieces])
+    tokens = np.empty(sum(piece.end - piece.begin for piece in task.pieces), samples.dtype)
+    filled = 0
+    for piece in task.pieces:
+        own = tokens[filled : filled + piece.end - piece.begin]
+        with Path(f"{piece.path}.tokens").open("rb", buffering=0) as file:
+            file.seek((piece.token + piece.begin) * tokens.itemsize)
+            file.readinto(own.data)
+        filled += len(own)
     rows = {TOKENS: tokens.reshape(-1, samples.sequence_length)}
     if samples.keep:
         lengths, values = zip(*(_values(piece, samples.keep) for piece in task.pieces), strict=True)
@@ -135,11 +143,6 @@ def _documents(task: ShardTask) -> dict[str, Array]:
     return rows
 
 
-def _tokens(piece: Piece, dtype: str, begin: int, end: int) -> Array:
-    offset = (piece.token + begin) * np.dtype(dtype).itemsize
-    return np.fromfile(f"{piece.path}.tokens", dtype, end - begin, offset=offset)
-
-
 @dataclass(frozen=True)
 class TableTask:
     """The table of a split's documents: where it goes, and the runs in their order."""
@@ -160,6 +163,8 @@ def write_table(task: TableTask) -> tuple[int, int]:
     Raises:
         StreamError: it cannot be written.
     """
+    import pyarrow
+
     begin = truncated = padding = 0
     try:
         with DocumentsWriter(Path(task.directory), task.keep) as writer:
@@ -173,7 +178,8 @@ def write_table(task: TableTask) -> tuple[int, int]:
                     begin += len(num_tokens) * task.sequence_length
                 truncated += int(np.maximum(num_tokens - task.sequence_length, 0).sum())
                 padding += int(np.maximum(task.sequence_length - num_tokens, 0).sum())
-                writer.write(table["id"], begins, num_tokens, table["num_bytes"], [table[own] for own in task.keep])
+                kept = [pyarrow.array(table[own].to_numpy(), from_pandas=True) for own in task.keep]  # nan: null
+                writer.write(table["id"], begins, num_tokens, table["num_bytes"], kept)
     except OSError as problem:
         raise cannot_write(Path(task.directory), problem) from None
     return truncated, padding

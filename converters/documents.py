@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from converters.readers import MISSING
 from mixstream.streams.manifest import HELDOUT, TRAIN
 
 EXCLUDED, OUTSIDE = "excluded", "outside"  # what is in no split: by name, or by the subsample
+HELDOUT_SEED = xxhash.xxh3_64_intdigest(HELDOUT)
 
 _LANGUAGE = re.compile(r"[A-Za-z0-9][\w-]*")
 _DOMAIN = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -74,60 +74,90 @@ class Fields:
         """Those of the fields asked for that need not be there."""
         return frozenset() if self.id else frozenset(["id"])
 
-    def document(self, values: tuple[Any, ...]) -> Document:
-        """Return a document from the values of the fields `asked`.
+    def documents(self, columns: Sequence[Sequence[Any]]) -> list[Document]:
+        """Return documents from the values of the fields `asked`, by column.
 
         Raises:
-            UnfitError: there is no text, or one that UTF-8 cannot hold, or another field is not what it should be.
+            UnfitError: one of them has no text, or one that UTF-8 cannot hold, or another field is not what it should
+                be; `document` tells of one what.
+        """
+        texts, given = columns[0], columns[1]
+        if set(map(type, texts)) - {str} or not all(texts) or any(map(str.isspace, texts)):
+            raise UnfitError("a text is missing or empty")
+        try:
+            contents = [text.encode() for text in texts]
+        except UnicodeEncodeError as problem:
+            raise UnfitError(f"a text is not Unicode ({problem.reason})") from None
+        at = 2 + (self.language_field is not None) + (self.domain_field is not None)
+        streams = [self._stream(values) for values in zip(*columns[2:at], strict=True)]
+        if at == 2:
+            streams = [self._stream(())] * len(texts)
+        ids = given
+        if set(map(type, given)) - {str}:
+            ids = list(map(self._id, given, streams, contents))
+        _check_unicode("".join(ids))
+        if self.keep:
+            numbers = [
+                [self._number(name, own) for own in column]
+                for name, column in zip(self.keep, columns[at:], strict=True)
+            ]
+            kept: Iterable[tuple[float, ...]] = zip(*numbers, strict=True)
+        else:
+            kept = [()] * len(texts)
+        return list(map(Document._make, zip(ids, streams, texts, contents, kept, strict=True)))
+
+    def document(self, values: Sequence[Any]) -> Document:
+        """Return one document from the values of the fields `asked`.
+
+        Raises:
+            UnfitError: what is wrong with it, and what was expected.
         """
         text = values[0]
         if not isinstance(text, str):
-            raise UnfitError(f"{self._told(self.text, text)}, expected a text (--text-field names it)")
+            raise UnfitError(f"{_told(self.text, text)}, expected a text (--text-field names it)")
         if not text or text.isspace():
             raise UnfitError("the text is empty")
         try:
-            content = text.encode()
+            text.encode()
         except UnicodeEncodeError as problem:
             raise UnfitError(f"the text is not Unicode ({problem.reason})") from None
-        first_kept = 2 + (self.language_field is not None) + (self.domain_field is not None)
-        stream = self._stream(values)
-        kept = tuple(map(self._number, self.keep, values[first_kept:])) if self.keep else ()
-        return Document(self._id(values[1], stream, content), stream, text, content, kept)
+        return self.documents([[value] for value in values])[0]
 
-    def stream_of(self, values: tuple[Any, ...] = ()) -> str:
+    def stream_of(self, values: Sequence[Any] = ()) -> str:
         """Return the stream that a document belongs to, or "" where its fields do not say, or there are none."""
         if not values and (self.language_field is not None or self.domain_field is not None):
             return ""
         try:
-            return self._stream(values)
+            return self._stream(values[2:])
         except UnfitError:
             return ""
 
     def _id(self, given: Any, stream: str, content: bytes) -> str:
         if self.id is None and (given is None or given is MISSING):
-            return text_hash(stream, content).hexdigest()
+            own: str = text_hash(stream, content).hexdigest()
+            return own
         if isinstance(given, str):
             return given
         if isinstance(given, int) and not isinstance(given, bool):
             return str(given)
-        raise UnfitError(f"{self._told(self.id or 'id', given)}, expected a string or a whole number (--id-field)")
+        raise UnfitError(f"{_told(self.id or 'id', given)}, expected a string or a whole number (--id-field)")
 
-    def _stream(self, values: tuple[Any, ...]) -> str:
-        language = self.language if self.language_field is None else values[2]
-        at = 2 + (self.language_field is not None)
-        domain = self.domain if self.domain_field is None else values[at]
+    def _stream(self, named: Sequence[Any]) -> str:
+        """Return the stream of a document whose language or domain fields have these values."""
+        language = self.language if self.language_field is None else named[0]
+        domain = self.domain if self.domain_field is None else named[-1]
         try:
             return self._names[language, domain]
-        except (KeyError, TypeError):
+        except (KeyError, TypeError):  # a new name, or no name at all
             pass
         for name, value, pattern in (
             (self.language_field, language, _LANGUAGE),
             (self.domain_field, domain, _DOMAIN),
         ):
             if not isinstance(value, str) or not pattern.fullmatch(value):
-                raise UnfitError(f"{self._told(name, value)}, expected a name of letters, digits, - and _")
-        self._names[language, domain] = f"{language}.{domain}"
-        return self._names[language, domain]
+                raise UnfitError(f"{_told(name, value)}, expected a name of letters, digits, - and _")
+        stream = self._names[language, domain] = f"{language}.{domain}"
+        return stream
 
     @staticmethod
     def _number(name: str, value: Any) -> float:
@@ -140,14 +170,24 @@ class Fields:
         except OverflowError:
             raise UnfitError(f"field {name!r} holds a number beyond a float64 (--keep)") from None
 
-    @staticmethod
-    def _told(name: str | None, value: Any) -> str:
-        if value is MISSING:
-            return f"there is no field {name!r}"
-        if value is None:
-            return f"field {name!r} holds nothing"
-        told = repr(value) if isinstance(value, str | int | float) else f"a {_kind(value)}"
-        return f"field {name!r} holds {told:.100}"
+
+def _told(name: str | None, value: Any) -> str:
+    """Return what was found in a field."""
+    if value is MISSING:
+        return f"there is no field {name!r}"
+    if value is None:
+        return f"field {name!r} holds nothing"
+    kind = "a group of fields" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+    return (
+        f"field {name!r} holds {value!r:.100}" if isinstance(value, str | int | float) else f"field {name!r} is {kind}"
+    )
+
+
+def _check_unicode(ids: str) -> None:
+    try:
+        ids.encode()
+    except UnicodeEncodeError as problem:
+        raise UnfitError(f"the id is not Unicode ({problem.reason})") from None
 
 
 def text_hash(stream: str, content: bytes) -> Any:
@@ -175,30 +215,24 @@ class Selection:
     seed: int = 0
     excluded: frozenset[str] = frozenset()
 
-    def split_of(self, document_id: str) -> str:
-        """Return `TRAIN`, `HELDOUT`, `EXCLUDED` or `OUTSIDE`."""
-        if document_id in self.excluded:
-            return EXCLUDED
-        if self.holdout and is_held_out(document_id, self.holdout):
-            return HELDOUT
-        if self.subsample is not None and not _is_below(document_id, self.subsample, b"subsample", self.seed):
-            return OUTSIDE
-        return TRAIN
+    def splits_of(self, ids: Sequence[str]) -> list[str]:
+        """Return `TRAIN`, `HELDOUT`, `EXCLUDED` or `OUTSIDE` for each id."""
+        held_out = below(ids, self.holdout, HELDOUT_SEED)
+        splits = [HELDOUT if held else TRAIN for held in held_out]
+        if self.subsample is not None:
+            inside = below(ids, self.subsample, xxhash.xxh3_64_intdigest("subsample", self.seed))
+            splits = [OUTSIDE if own == TRAIN and not is_in else own for own, is_in in zip(splits, inside, strict=True)]
+        if self.excluded:
+            splits = [EXCLUDED if own in self.excluded else split for own, split in zip(ids, splits, strict=True)]
+        return splits
 
 
 def is_held_out(document_id: str, share: float) -> bool:
     """Return whether a document belongs to the held-out split."""
-    return _is_below(document_id, share, b"heldout", 0)
+    return below([document_id], share, HELDOUT_SEED)[0]
 
 
-def _is_below(document_id: str, share: float, purpose: bytes, seed: int) -> bool:
-    salt = seed.to_bytes(16, "little") if seed else b""
-    encoded = document_id.encode("utf-8", "replace")
-    digest = hashlib.blake2b(encoded, digest_size=8, person=purpose, salt=salt).digest()
-    return int.from_bytes(digest, "little") < share * 2**64
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "group of fields"
-    return type(value).__name__
+def below(ids: Sequence[str], share: float, seed: int) -> list[bool]:
+    """Return of each id whether its hash (xxh3, 64 bits, with a seed) is below a share of all hashes."""
+    bound, digest = int(share * 2**64), xxhash.xxh3_64_intdigest
+    return [digest(own, seed) < bound for own in ids]

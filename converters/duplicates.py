@@ -132,4 +132,3 @@ def _rows(path: str, number: int) -> npt.NDArray[Any]:
     found = np.fromfile(path, _FOUND)
     first, last = np.searchsorted(found["part"], [number, number + 1])
     return found["row"][first:last]
-

@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from converters.documents import EXCLUDED, OUTSIDE, Document, Fields, Selection, UnfitError, text_hash
+from converters.documents import EXCLUDED, OUTSIDE, Document, Fields, Selection, UnfitError
 from converters.parts import Array, Part, PartWriter
-from converters.readers import Asked, BadRow, Span, locate, read_span
+from converters.readers import Asked, BadRow, Rows, Span, locate, read_batches
 from converters.sources import SourceFile
-from converters.tokenise import Tokenizer, TokenizerSpec, dtype_of
+from converters.tokenise import ByteTokenizer, Tokenizer, TokenizerSpec, dtype_of
 from mixstream.errors import CorpusError, StreamError, TokenizerError
+from mixstream.streams.manifest import HELDOUT, TRAIN
 
 REJECTED = "rejected"
 BATCH_DOCUMENTS = 256
@@ -92,8 +93,8 @@ def encode_span(task: EncodeTask) -> Part:
 def cannot_write(place: Path, problem: OSError) -> StreamError:
     """Return the error of a work folder that cannot be written."""
     return StreamError(
-        f"{place}: cannot be written ({problem.strerror or problem}); mend that and run the same command again, it goes "
-        f"on with what is done"
+        f"{place}: cannot be written ({problem.strerror or problem}); mend that and run the same command again, it "
+        f"goes on with what is done"
     )
 
 
@@ -103,61 +104,84 @@ def _encode(task: EncodeTask, tokenizer: Tokenizer) -> Part:
     keep = encoding.fields.keep
     with PartWriter(task.path, dtype_of(info), info.eod_token_id, keep, encoding.has_hashes) as writer:
         for batch in _batches(_chosen(task, writer, rejects)):
-            tokens = tokenizer.encode([document.text for _, document, _ in batch])
-            for (split, document, number), own in zip(batch, _checked(tokens, tokenizer), strict=True):
-                if own is None:
-                    problem = f"the text makes the end-of-document token {info.eod_token_id}; take it out"
-                    rejects.add(Reject(number, document.stream, problem, document.text[:200]))
-                    continue
-                digest = text_hash(document.stream, document.content).digest() if encoding.has_hashes else b""
-                writer.add(split, document, own, digest)
+            documents = [one.document for one in batch]
+            tokens = _encoded(documents, tokenizer)
+            wrong = set() if tokens is None else _with_ends(tokens, tokenizer)
+            for place in wrong:
+                problem = f"the text makes the end-of-document token {info.eod_token_id}; take it out"
+                rejects.add(Reject(batch[place].number, documents[place].stream, problem, documents[place].text[:200]))
+            for place, one in enumerate(batch):
+                if place not in wrong:
+                    writer.add(one.split, one.document, None if tokens is None else tokens[place])
         for reject in rejects.found:
             writer.count(reject.stream, REJECTED)
         rejects.save()
         return writer.finish()
 
 
-def _chosen(task: EncodeTask, writer: PartWriter, rejects: _Rejects) -> Iterator[tuple[str, Document, int]]:
-    """Yield (split, document, number) of the documents that are taken, in the order of the span."""
+class _Chosen(NamedTuple):
+    """A document that is taken, its split, and the number of its row."""
+
+    document: Document
+    split: str
+    number: int
+
+
+def _chosen(task: EncodeTask, writer: PartWriter, rejects: _Rejects) -> Iterator[list[_Chosen]]:
+    """Yield the documents that are taken, in the order of the span, many at a time."""
     fields, selection = task.encoding.fields, _selection(task.encoding)
-    for row in _rows(task, rejects):
-        if isinstance(row, BadRow):
-            rejects.add(Reject(row.number, fields.stream_of(), row.problem, row.content))
+    for rows in _rows(task, rejects):
+        if isinstance(rows, BadRow):
+            rejects.add(Reject(rows.number, fields.stream_of(), rows.problem, rows.content))
             continue
         try:
-            document = fields.document(row.values)
+            numbers, documents = rows.numbers, fields.documents(rows.columns)
+        except UnfitError:
+            numbers, documents = _fit(rows, fields, rejects)
+        splits = selection.splits_of([document.id for document in documents])
+        if EXCLUDED in splits or OUTSIDE in splits:
+            for document, split in zip(documents, splits, strict=True):
+                if split in (EXCLUDED, OUTSIDE):
+                    writer.count(document.stream, split)
+        yield [
+            _Chosen(document, split, number)
+            for document, split, number in zip(documents, splits, numbers, strict=True)
+            if split in (TRAIN, HELDOUT)
+        ]
+
+
+def _fit(rows: Rows, fields: Fields, rejects: _Rejects) -> tuple[list[int], list[Document]]:
+    """Return the numbers and documents of the rows that can be used."""
+    numbers, documents = [], []
+    for number, values in zip(rows.numbers, zip(*rows.columns, strict=True), strict=True):
+        try:
+            documents.append(fields.document(values))
+            numbers.append(number)
         except UnfitError as problem:
-            told = repr(row.values[0])[:200]
-            rejects.add(Reject(row.number, fields.stream_of(row.values), str(problem), told))
-            continue
-        split = selection.split_of(document.id)
-        if split in (EXCLUDED, OUTSIDE):
-            writer.count(document.stream, split)
-        else:
-            yield split, document, row.number
+            rejects.add(Reject(number, fields.stream_of(values), str(problem), repr(values[0])[:200]))
+    return numbers, documents
 
 
-def _rows(task: EncodeTask, rejects: _Rejects) -> Iterator[Any]:
+def _rows(task: EncodeTask, rejects: _Rejects) -> Iterator[Rows | BadRow]:
     """Yield a span's rows; where the rest of the file cannot be read that is one reject."""
     try:
-        yield from read_span(task.file, task.span, task.encoding.asked)
+        yield from read_batches(task.file, task.span, task.encoding.asked)
     except CorpusError as problem:
         if task.encoding.on_error == "stop":
             raise
-        stream = task.encoding.fields.stream_of()
-        rejects.add(Reject(None, stream, str(problem), ""))
+        rejects.add(Reject(None, task.encoding.fields.stream_of(), str(problem), ""))
 
 
-def _batches(documents: Iterator[tuple[str, Document, int]]) -> Iterator[list[tuple[str, Document, int]]]:
+def _batches(chosen: Iterator[list[_Chosen]]) -> Iterator[list[_Chosen]]:
     """Yield documents by the batch: as many as one call of the tokenizer takes."""
-    batch: list[tuple[str, Document, int]] = []
+    batch: list[_Chosen] = []
     size = 0
-    for one in documents:
-        if batch and size + len(one[1].content) > BATCH_BYTES:
+    for one in (one for some in chosen for one in some):
+        if batch and size + len(one.document.content) > BATCH_BYTES:
             yield batch
             batch, size = [], 0
         batch.append(one)
-        size += len(one[1].content)
+        size += len(one.document.content)
         if len(batch) == BATCH_DOCUMENTS:
             yield batch
             batch, size = [], 0
@@ -165,23 +189,28 @@ def _batches(documents: Iterator[tuple[str, Document, int]]) -> Iterator[list[tu
         yield batch
 
 
-def _checked(tokens: list[Array], tokenizer: Tokenizer) -> list[Array | None]:
-    """Return the tokens of documents, None of one that holds the end-of-document token.
+def _encoded(documents: list[Document], tokenizer: Tokenizer) -> list[Array] | None:
+    """Return the tokens of documents; None: they are their bytes."""
+    if isinstance(tokenizer, ByteTokenizer):
+        return None
+    return tokenizer.encode([document.text for document in documents])
+
+
+def _with_ends(tokens: list[Array], tokenizer: Tokenizer) -> set[int]:
+    """Return which documents hold the end-of-document token, though they have not ended.
 
     Raises:
         TokenizerError: a token is not in the vocabulary.
     """
     info = tokenizer.info
     joined = np.concatenate(tokens)
-    if np.can_cast(joined.dtype, np.uint8):
-        return list(tokens)  # a byte is neither
     if len(joined) and int(joined.max()) >= info.vocab_size:
         raise TokenizerError(
             f"tokenizer {info.name!r} made token {int(joined.max())}, but its vocabulary ends at {info.vocab_size - 1}"
         )
     if not (joined == info.eod_token_id).any():
-        return list(tokens)
-    return [None if (own == info.eod_token_id).any() else own for own in tokens]
+        return set()
+    return {place for place, own in enumerate(tokens) if (own == info.eod_token_id).any()}
 
 
 class _Rejects:

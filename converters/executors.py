@@ -106,7 +106,7 @@ def _cluster(address: str) -> Iterator[Executor]:
             "--cluster needs dask.distributed; install it with: pip install 'mixstream-llm[cluster]'"
         ) from None
     try:
-        client = distributed.Client(address, timeout="30s", set_as_default=False)
+        client: Any = distributed.Client(address, timeout="30s", set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError, ValueError) as problem:
         raise CorpusError(
             f"--cluster {address}: no Dask scheduler answers there ({problem}); start one with `dask scheduler`"

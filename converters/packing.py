@@ -120,4 +120,3 @@ def sequences(parts: Iterable[Part]) -> dict[tuple[str, str], Sequenced]:
             row += run.num_documents
         paths.append(part.path)
     return {key: Sequenced(paths, *np.array(own, np.int64).T.copy()) for key, own in sorted(columns.items())}
-

@@ -14,8 +14,10 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -23,8 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from converters.documents import Document
-from mixstream.formats import write_whole
+from converters.documents import Document, text_hash
 
 BLOCK_BYTES = 16 << 20  # of text, that a task holds in memory
 
@@ -74,18 +75,31 @@ class Part:
         return documents_of(self.path).slice(first, count)
 
     def save(self) -> None:
-        """Say that the part is whole."""
-        whole = {"runs": [list(run) for run in self.runs], "counts": self.counts}
-        write_whole(Path(f"{self.path}.json"), json.dumps(whole, sort_keys=True))
+        """Say that the part is whole, and how large its files are: no disk is waited for here."""
+        whole = {"runs": [list(run) for run in self.runs], "counts": self.counts, "sizes": _sizes(self.path)}
+        note_whole(Path(f"{self.path}.json"), json.dumps(whole, sort_keys=True))
 
     @classmethod
     def load(cls, path: str) -> Part | None:
         """Return a part that is whole, or None."""
         try:
             whole = json.loads(Path(f"{path}.json").read_text())
+            if whole["sizes"] != _sizes(path):  # the machine had stopped before they were on the disk
+                return None
         except FileNotFoundError:
             return None
         return cls(path, tuple(Run(*run) for run in whole["runs"]), whole["counts"])
+
+
+def _sizes(path: str) -> list[int]:
+    return [Path(f"{path}.{suffix}").stat().st_size for suffix in ("tokens", "documents")]
+
+
+def note_whole(path: Path, text: str) -> None:
+    """Write a small file so that it is there whole or not at all."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def documents_of(path: str) -> Any:
@@ -142,6 +156,10 @@ def schema_of(keep: Sequence[str], has_hashes: bool) -> Any:
     return pyarrow.schema(columns)
 
 
+_Added = tuple[str, str, Document, "Array | None"]
+_key: Callable[[_Added], tuple[str, ...]] = itemgetter(0, 1)
+
+
 class PartWriter:
     """Writes a part, block by block; leaving it by an exception leaves nothing behind."""
 
@@ -153,7 +171,7 @@ class PartWriter:
         self._keep = tuple(keep)
         self._schema = schema_of(keep, has_hashes)
         self._has_hashes = has_hashes
-        self._block: list[tuple[str, str, Document, Array, bytes]] = []
+        self._block: list[_Added] = []
         self._block_bytes = 0
         self.runs: list[Run] = []
         self.counts: dict[str, Counter[str]] = {}
@@ -161,8 +179,8 @@ class PartWriter:
     def __enter__(self) -> PartWriter:
         import pyarrow.ipc
 
-        self._tokens = Path(f"{self._temporary}.tokens").open("wb")  # noqa: SIM115  closed in __exit__
-        self._file = Path(f"{self._temporary}.documents").open("wb")  # noqa: SIM115
+        self._tokens = Path(f"{self._temporary}.tokens").open("wb")
+        self._file = Path(f"{self._temporary}.documents").open("wb")
         self._documents = pyarrow.ipc.new_file(self._file, self._schema)
         return self
 
@@ -178,9 +196,9 @@ class PartWriter:
         """Count a document that is left out."""
         self.counts.setdefault(stream, Counter())[what] += 1
 
-    def add(self, split: str, document: Document, tokens: Array, text_hash: bytes = b"") -> None:
-        """Append a document with its tokens (n,), without the end-of-document token, and the hash of its text."""
-        self._block.append((document.stream, split, document, tokens, text_hash))
+    def add(self, split: str, document: Document, tokens: Array | None) -> None:
+        """Append a document with its tokens (n,), without the end-of-document token; None: the bytes of its text."""
+        self._block.append((document.stream, split, document, tokens))
         self._block_bytes += len(document.content)
         if self._block_bytes >= BLOCK_BYTES:
             self._flush()
@@ -200,34 +218,38 @@ class PartWriter:
     def _flush(self) -> None:
         import pyarrow
 
-        self._block.sort(key=lambda one: one[:2])  # is stable
-        pieces: list[Array] = []
-        for one in self._block:
-            pieces += (one[3], self._end)
-        self._tokens.write(np.concatenate(pieces, dtype=self._end.dtype, casting="unsafe").data)
+        self._block.sort(key=_key)  # is stable
         documents = [one[2] for one in self._block]
-        num_tokens = [len(one[3]) + 1 for one in self._block]
+        tokens = joined(documents, [one[3] for one in self._block], self._end)
+        self._tokens.write(tokens.data)
+        num_tokens = np.diff(np.flatnonzero(tokens == self._end), prepend=-1)
         num_bytes = [len(document.content) for document in documents]
         columns: list[Any] = [[document.id for document in documents], num_tokens, num_bytes]
         columns += [[document.kept[i] for document in documents] for i in range(len(self._keep))]
-        columns += [[one[4] for one in self._block]] if self._has_hashes else []
+        if self._has_hashes:
+            columns.append([text_hash(document.stream, document.content).digest() for document in documents])
         arrays = [pyarrow.array(own, kind) for own, kind in zip(columns, self._schema.types, strict=True)]
         self._documents.write_batch(pyarrow.record_batch(arrays, schema=self._schema))
-        keys = [one[:2] for one in self._block]
-        self.runs += runs_of(keys, num_tokens, num_bytes)
+        first = 0
+        for (stream, split), group in groupby(self._block, _key):
+            last = first + sum(1 for _ in group)
+            self.runs.append(
+                Run(stream, split, last - first, int(num_tokens[first:last].sum()), sum(num_bytes[first:last]))
+            )
+            first = last
         self._block, self._block_bytes = [], 0
 
 
-def runs_of(keys: Sequence[tuple[str, str]], num_tokens: Iterable[int], num_bytes: Iterable[int]) -> list[Run]:
-    """Return the runs of documents that have these keys (stream, split), tokens and bytes."""
-    runs: list[Run] = []
-    for (stream, split), tokens, size in zip(keys, num_tokens, num_bytes, strict=True):
-        last = runs[-1] if runs else None
-        if last is not None and (last.stream, last.split) == (stream, split):
-            runs[-1] = Run(
-                stream, split, last.num_documents + 1, last.num_tokens + tokens, last.num_bytes + size
-            )
-        else:
-            runs.append(Run(stream, split, 1, tokens, size))
-    return runs
-
+def joined(documents: Sequence[Document], tokens: Sequence[Array | None], end: Array) -> Array:
+    """Return the tokens of all documents, each ended by `end`, (1,), which none of them holds."""
+    pieces: list[Array] = []
+    for own in tokens:
+        if own is None:
+            break
+        pieces += (own, end)
+    else:
+        return np.concatenate(pieces, dtype=end.dtype, casting="unsafe")
+    contents = [document.content for document in documents]
+    whole = np.frombuffer(b"".join([b"\0".join(contents), b"\0"]), np.uint8).astype(end.dtype)
+    whole[np.cumsum([len(content) + 1 for content in contents]) - 1] = end
+    return whole

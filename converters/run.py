@@ -10,7 +10,7 @@ from pathlib import Path
 
 from converters.corpus import Corpus, Making, Options, digest_of, how_of, span_bytes_of
 from converters.cut import Samples, ShardTask, TableTask, write_shard_of, write_table
-from converters.documents import EXCLUDED, OUTSIDE
+from converters.documents import EXCLUDED
 from converters.duplicates import DUPLICATE, DropTask, FindTask, buckets_of, drop_duplicates, find_duplicates
 from converters.encode import REJECTED, EncodeTask, Encoding, encode_span, save_tokenizer, too_many
 from converters.executors import run_all
@@ -74,7 +74,7 @@ class Converted:
 
 
 def convert_corpus(
-    corpus: Corpus, out: Path, options: Options, executor: Executor, progress: Progress = Progress()  # noqa: B008
+    corpus: Corpus, out: Path, options: Options, executor: Executor, progress: Progress = Progress()
 ) -> Converted:
     """Make the streams of a corpus in the folder `out`, each whole or not at all.
 
@@ -99,9 +99,7 @@ def convert_corpus(
 class _Conversion:
     """One corpus on its way."""
 
-    def __init__(
-        self, corpus: Corpus, out: Path, options: Options, executor: Executor, progress: Progress
-    ) -> None:
+    def __init__(self, corpus: Corpus, out: Path, options: Options, executor: Executor, progress: Progress) -> None:
         self._corpus = corpus
         self._out = out
         self._options = options
@@ -180,7 +178,9 @@ class _Conversion:
         how = [self._how[what] for what in ENCODED_BY]
         pieces = [(file, span) for file in corpus.files for span in self._spans(file)]
         tasks = [
-            EncodeTask(file, span, str(folder / digest_of([file.name, file.size_bytes, file.version, span, how])), encoding)
+            EncodeTask(
+                file, span, str(folder / digest_of([file.name, file.size_bytes, file.version, span, how])), encoding
+            )
             for file, span in pieces
         ]
         wanted = {Path(task.path).name for task in tasks}
@@ -250,7 +250,9 @@ class _Conversion:
         splits = [(name, split) for name in left for split in (TRAIN, HELDOUT) if self._num_samples(found, name, split)]
         places = {(name, split): self._place(work, name, split) for name, split in splits}
         tables = [
-            TableTask(str(places[key]), self._samples.keep, self._samples.layout, self._samples.sequence_length, found[key])
+            TableTask(
+                str(places[key]), self._samples.keep, self._samples.layout, self._samples.sequence_length, found[key]
+            )
             for key in splits
         ]
         losses = dict(zip(splits, run_all(self._executor, write_table, tables), strict=True))
@@ -355,9 +357,7 @@ class _Conversion:
                 "text_field": self._corpus.fields.text,
                 "id_field": self._corpus.fields.id,
                 "holdout": options.holdout,
-                "subsample": None
-                if options.subsample is None
-                else {"share": options.subsample, "seed": options.seed},
+                "subsample": None if options.subsample is None else {"share": options.subsample, "seed": options.seed},
                 "excluded_documents": counts[EXCLUDED],
                 "duplicate_documents": counts[DUPLICATE] if options.deduplicate else None,
                 "rejected_documents": counts[REJECTED],
@@ -457,6 +457,4 @@ def _bytes_of(pieces: list[tuple[SourceFile, Span]]) -> dict[tuple[SourceFile, S
     width = Counter[SourceFile]()
     for file, span in pieces:
         width[file] += span.stop - span.start
-    return {
-        (file, span): file.size_bytes * (span.stop - span.start) // max(width[file], 1) for file, span in pieces
-    }
+    return {(file, span): file.size_bytes * (span.stop - span.start) // max(width[file], 1) for file, span in pieces}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from converters.locality import locality_of
+from converters.pieces import PIECE_CHARACTERS as BATCH_CHARACTERS
+from converters.pieces import encode_in_pieces
 from mixstream.errors import TokenizerError
 from mixstream.streams.manifest import TokenizerInfo
 
@@ -20,7 +24,6 @@ Tokens = npt.NDArray[Any]
 
 EOD_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<eod>", "[EOS]")
 PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>")
-BATCH_CHARACTERS = 1 << 18  # of one call: the library takes about 260 bytes a token until it returns
 ENCODING_VERSION = 2  # how texts are given to the library; part of the fingerprint. 2: special tokens are text
 
 
@@ -148,16 +151,24 @@ class HuggingFaceTokenizer:
             vocab_size=1 + max(tokenizer.get_vocab(with_added_tokens=True).values()),  # ids may have gaps
             eod_token_id=eod_token_id,
         )
-        self.pad_token_id = next(filter(None.__ne__, map(tokenizer.token_to_id, PAD_TOKENS)), None)
+        pads = [token for token in PAD_TOKENS if tokenizer.token_to_id(token) is not None]
+        self.pad_token_id = tokenizer.token_to_id(pads[0]) if pads else None
         self._dtype = dtype_of(self.info)
+        self._locality = locality_of(json.loads(self.json))
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Return the tokens of each text, of the type that the vocabulary needs."""
         tokens: list[Tokens] = []
         for batch in batches(texts, BATCH_CHARACTERS):
+            if self._locality is not None and len(batch[0]) > BATCH_CHARACTERS:
+                tokens.append(encode_in_pieces(batch[0], self._encode_one, self._locality, self._dtype))
+                continue
             encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
             tokens += [np.array(encoding.ids, dtype=self._dtype) for encoding in encodings]
         return tokens
+
+    def _encode_one(self, text: str) -> Any:
+        return self._tokenizer.encode_batch([text], add_special_tokens=False)[0]  # `encode` holds the GIL
 
     def decode(self, tokens: Tokens) -> str:
         """Return the text of tokens; the end-of-document token shows as a line break."""
@@ -208,9 +219,11 @@ def load_tokenizer(name: str, eod_token: str | None = None) -> Tokenizer:
         else:
             tokenizer = tokenizers.Tokenizer.from_pretrained(name)
     except Exception as problem:  # noqa: BLE001  the library raises bare Exception
+        said = str(problem).splitlines()[0]
         raise TokenizerError(
-            f"tokenizer {name!r}: neither 'byte', nor a tokenizer.json, nor to be had from the hub "
-            f"({str(problem).splitlines()[0]})"
+            f"tokenizer {name!r}: not a tokenizer of the tokenizers library ({said}); make or download it again"
+            if path.is_file()
+            else f"tokenizer {name!r}: neither 'byte', nor a tokenizer.json, nor to be had from the hub ({said})"
         ) from None
     return HuggingFaceTokenizer(tokenizer, name, eod_token)
 

@@ -1,9 +1,12 @@
 """The work folder of a conversion: beside the streams to be, hidden, owned by one process at a time.
 
     OUT/.mixstream-NAME/lock        held as long as somebody converts the corpus NAME to OUT
-    OUT/.mixstream-NAME/KEY/...     what was done of it; KEY is a hash of the sources and of all options
+    OUT/.mixstream-NAME/parts/...   what spans of files were encoded to; by a hash of all that decides it
+    OUT/.mixstream-NAME/hashes/...  hashes of files
+    OUT/.mixstream-NAME/KEY/...     what else was done; KEY is a hash of the sources and of all options
 
-A run that was killed leaves its folder; the same command goes on there, another one removes it.
+A run that was killed leaves its folder, and the same command goes on there; so does one whose files were mended, or
+that has more of them, with the parts of those that are the same.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from pathlib import Path
 
 from converters.encode import cannot_write
 from mixstream.errors import StreamError
+
+SHARED = ("parts", "hashes")  # by what conversions of one corpus have in common
 
 
 @contextmanager
@@ -37,7 +42,7 @@ def work_folder(out: Path, name: str, key: str) -> Iterator[Path]:
     with _locked(folder):
         try:
             for other in folder.iterdir():
-                if other.is_dir() and other.name != key:
+                if other.is_dir() and other.name not in (key, *SHARED):
                     shutil.rmtree(other)
             (folder / key).mkdir(exist_ok=True)
         except OSError as problem:
@@ -45,7 +50,7 @@ def work_folder(out: Path, name: str, key: str) -> Iterator[Path]:
         try:
             yield folder / key
         except BaseException:
-            if not any((folder / key).iterdir()):
+            if not any(folder.glob("parts/*.json")):  # nothing was done
                 _remove(folder, made)
             raise
         _remove(folder, [])

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from converters.readers.lines import lines_before
-from converters.readers.rows import MISSING, Asked, BadRow, DocumentIs, Row, Span
+from converters.readers.rows import MISSING, Asked, BadRow, DocumentIs, Row, Rows, Span, gathered, scattered
 from converters.sources import SourceFile
 
-__all__ = ["MISSING", "Asked", "BadRow", "Row", "Span", "locate", "read_span", "spans"]
+__all__ = ["MISSING", "Asked", "BadRow", "Row", "Rows", "Span", "locate", "read_batches", "read_span", "spans"]
 
 _WHOLE = Span(0, 1)
 
@@ -48,7 +48,12 @@ def spans(file: SourceFile, span_bytes: int, document: DocumentIs = "line") -> l
 
 
 def read_span(file: SourceFile, span: Span, asked: Asked) -> Iterator[Row | BadRow]:
-    """Yield the rows of one part of a file.
+    """Yield the rows of one part of a file, one by one; raises what `read_batches` raises."""
+    return scattered(read_batches(file, span, asked))
+
+
+def read_batches(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows | BadRow]:
+    """Yield the rows of one part of a file, many at a time.
 
     Raises:
         CorpusError: the rest of it cannot be read, or it has no such field; names file and place.
@@ -74,10 +79,10 @@ def read_span(file: SourceFile, span: Span, asked: Asked) -> Iterator[Row | BadR
     if file.format == "wet":
         from converters.readers.wet import read_wet
 
-        return read_wet(file, span, asked)
+        return gathered(read_wet(file, span, asked))
     from converters.readers.tables import read_table
 
-    return read_table(file, span, asked)
+    return gathered(read_table(file, span, asked))
 
 
 def locate(file: SourceFile, span: Span, number: int) -> str:

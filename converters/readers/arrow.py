@@ -12,12 +12,12 @@ import pyarrow.ipc
 
 from converters.readers.blocks import opened
 from converters.readers.columns import check_columns, rows_at_a_time, rows_of
-from converters.readers.rows import Asked, Row, Span
+from converters.readers.rows import Asked, Rows, Span
 from converters.sources import SourceFile
 from mixstream.errors import CorpusError
 
 _MAGIC = b"ARROW1"
-_END_OF_STREAM = (b"\xff\xff\xff\xff\0\0\0\0", b"\0\0\0\0")
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def spans_of_arrow(file: SourceFile, span_bytes: int) -> list[Span]:
@@ -34,7 +34,7 @@ def spans_of_arrow(file: SourceFile, span_bytes: int) -> list[Span]:
     return [Span(start, min(start + each, count)) for start in range(0, count, each)]
 
 
-def read_arrow(file: SourceFile, span: Span, asked: Asked) -> Iterator[Row]:
+def read_arrow(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows]:
     """Yield the rows of a span of record batches, of a stream all.
 
     Raises:
@@ -47,9 +47,9 @@ def read_arrow(file: SourceFile, span: Span, asked: Asked) -> Iterator[Row]:
             for batch in _batches(reader, span):
                 step = rows_at_a_time(batch.nbytes, batch.num_rows)
                 for start in range(0, batch.num_rows, step):
-                    for values in rows_of(batch.slice(start, step), asked.fields):
-                        yield Row(number, values)
-                        number += 1
+                    rows = rows_of(batch.slice(start, step), number, asked.fields)
+                    yield rows
+                    number += len(rows.numbers)
         except (OSError, EOFError, pyarrow.ArrowException) as problem:
             raise CorpusError(
                 f"{file.name}: cannot be read after row {number} of record batch {span.start} ({problem}); it may be "
@@ -97,8 +97,8 @@ def _arrow(file: SourceFile) -> Iterator[Any]:
 
 def _check_end(file: SourceFile, raw: BinaryIO) -> None:
     """Refuse a stream without its end: pyarrow takes one that was cut between two record batches for whole."""
-    raw.seek(max(0, file.size_bytes - 8))
-    if not raw.read(8).endswith(_END_OF_STREAM):
+    raw.seek(max(0, file.size_bytes - len(_END_OF_STREAM)))
+    if raw.read(len(_END_OF_STREAM)) != _END_OF_STREAM:
         raise CorpusError(
             f"{file.name}: not an Arrow file that can be read (no end-of-stream mark); it may be truncated, copy it "
             f"again"

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow
 import pyarrow.compute
 
-from converters.readers.rows import MISSING, Asked, check_fields
+from converters.readers.rows import MISSING, Asked, Rows, check_fields
 from converters.sources import SourceFile
 from mixstream.errors import CorpusError
 
@@ -38,10 +38,10 @@ def _nested(above: str, fields: Any) -> Iterator[str]:
             yield from _nested(f"{above}{field.name}.", inner)
 
 
-def rows_of(batch: Any, fields: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Yield the values of each row of a record batch."""
-    columns = [_column(batch, field) for field in fields]
-    return zip(*columns, strict=True)
+def rows_of(batch: Any, first: int, fields: Sequence[str]) -> Rows:
+    """Return the rows of a record batch, of which the first has the number `first`."""
+    numbers = range(first, first + batch.num_rows)
+    return Rows(numbers, tuple(_column(batch, field) for field in fields))
 
 
 def _column(batch: Any, field: str) -> Sequence[Any]:

@@ -3,42 +3,59 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
 
-from converters.readers.lines import LongLine, read_lines
-from converters.readers.nested import Pick, picker
-from converters.readers.rows import Asked, BadRow, Row, Span, bad_row
+from converters.readers.lines import Line, LongLine, read_lines
+from converters.readers.nested import Pick, column_of, picker
+from converters.readers.rows import Asked, BadRow, Row, Rows, Span, bad_row, gathered
 from converters.sources import SourceFile
 
 _EXACT = float(1 << 63)
 
 
-def read_jsonl(file: SourceFile, span: Span, asked: Asked) -> Iterator[Row | BadRow]:
+def read_jsonl(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows | BadRow]:
     """Yield the objects of a span; blank lines are none.
 
     Raises:
         CorpusError: the rest of the file cannot be read.
     """
-    pick, most, loads, a_dict = picker(asked.fields), asked.max_line_bytes, orjson.loads, dict
-    for first, lines in read_lines(file, span, most):
-        for number, line in enumerate(lines, first):
-            try:
-                found = loads(line)  # type: ignore[arg-type]
-            except orjson.JSONDecodeError:
-                row = _decide(number, line, pick, most)
-                if row is not None:
-                    yield row
-                continue
-            if type(found) is a_dict:
-                values = pick(found)
-                if float in map(type, values):
-                    values = _exact(values, line, pick)
-                yield Row(number, values)
-            else:
-                yield _no_object(number, line, found)
+    for first, lines in read_lines(file, span, asked.max_line_bytes):
+        columns = _columns(lines, asked.fields)
+        if columns is not None:
+            yield Rows(range(first, first + len(lines)), columns)
+        else:
+            yield from gathered(_one_by_one(first, lines, asked))
+
+
+def _columns(lines: Sequence[Line], fields: tuple[str, ...]) -> tuple[list[Any], ...] | None:
+    """Return the fields of lines by column, or None where one of them needs a closer look."""
+    try:
+        found = list(map(orjson.loads, lines))  # type: ignore[arg-type]
+    except orjson.JSONDecodeError:
+        return None
+    if set(map(type, found)) != {dict}:
+        return None
+    columns = tuple(column_of(found, field) for field in fields)
+    for column in columns:
+        if float in set(map(type, column)) and any(type(own) is float and abs(own) >= _EXACT for own in column):
+            return None
+    return columns
+
+
+def _one_by_one(first: int, lines: Sequence[Line], asked: Asked) -> Iterator[Row | BadRow]:
+    pick, most = picker(asked.fields), asked.max_line_bytes
+    for number, line in enumerate(lines, first):
+        try:
+            found = orjson.loads(line)  # type: ignore[arg-type]
+        except orjson.JSONDecodeError:
+            row = _decide(number, line, pick, most)
+            if row is not None:
+                yield row
+            continue
+        yield Row(number, _exact(pick(found), line, pick)) if type(found) is dict else _no_object(number, line, found)
 
 
 def _decide(number: int, line: bytes | LongLine, pick: Pick, most: int) -> Row | BadRow | None:

@@ -103,13 +103,11 @@ class _OpenLine:
     def add(self, piece: bytes) -> None:
         was_long = self.size_bytes > self._most
         self.size_bytes += len(piece)
-        if was_long:
-            self._quotes += piece.count(b'"')
-            return
         self._pieces.append(piece)
         if self.size_bytes > self._most:
             whole = b"".join(self._pieces)
-            self._quotes, self._pieces = whole.count(b'"'), [whole[:_HEAD_BYTES]]
+            self._quotes += (piece if was_long else whole).count(b'"')
+            self._pieces = [whole[:_HEAD_BYTES]]
 
     def close(self) -> Line:
         kept = b"".join(self._pieces)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from converters.readers.rows import MISSING
@@ -12,9 +12,14 @@ Pick = Callable[[dict[str, Any]], tuple[Any, ...]]
 
 def picker(fields: tuple[str, ...]) -> Pick:
     """Return what picks the values of `fields` out of an object; `MISSING` where there is none."""
-    if not any("." in field for field in fields):
-        return lambda found: tuple([found.get(field, MISSING) for field in fields])
     return lambda found: tuple([find_field(found, field) for field in fields])
+
+
+def column_of(rows: Sequence[dict[str, Any]], field: str) -> list[Any]:
+    """Return one field of each object; `MISSING` where there is none."""
+    if "." not in field:
+        return [found.get(field, MISSING) for found in rows]
+    return [find_field(found, field) for found in rows]
 
 
 def find_field(found: dict[str, Any], field: str) -> Any:

@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from converters.readers.blocks import opened
 from converters.readers.columns import check_columns, rows_at_a_time, rows_of
-from converters.readers.rows import Asked, Row, Span
+from converters.readers.rows import Asked, Rows, Span
 from converters.sources import SourceFile
 from mixstream.errors import CorpusError
 
@@ -37,7 +37,7 @@ def spans_of_parquet(file: SourceFile, span_bytes: int) -> list[Span]:
     return [*spans, Span(start, len(sizes))] if sizes else []
 
 
-def read_parquet(file: SourceFile, span: Span, asked: Asked) -> Iterator[Row]:
+def read_parquet(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows]:
     """Yield the rows of a span of row groups.
 
     Raises:
@@ -50,9 +50,8 @@ def read_parquet(file: SourceFile, span: Span, asked: Asked) -> Iterator[Row]:
             begun = number
             try:
                 for batch in _batches(parquet, group, asked):
-                    for values in rows_of(batch, asked.fields):
-                        yield Row(number, values)
-                        number += 1
+                    yield rows_of(batch, number, asked.fields)
+                    number += batch.num_rows
             except (OSError, pyarrow.ArrowException) as problem:
                 raise CorpusError(
                     f"{file.name}, row group {group}: cannot be read after row {number - begun} ({problem}); it may be "

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from converters.readers.blocks import UnreadableError, opened, read_blocks
-from converters.readers.lines import BOM, LongLine, read_lines
-from converters.readers.rows import MISSING, Asked, BadRow, Row, Span, bad_row, check_fields
+from converters.readers.lines import BOM, Line, LongLine, read_lines
+from converters.readers.rows import MISSING, Asked, BadRow, Row, Rows, Span, bad_row, check_fields, gathered
 from converters.sources import SourceFile
 from mixstream.errors import CorpusError
 
 
-def read_text(file: SourceFile, span: Span, asked: Asked) -> Iterator[Row | BadRow]:
+def read_text(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows | BadRow]:
     """Yield the documents of a span; the text is the first field, whatever its name, and the only one.
 
     Raises:
@@ -20,21 +20,24 @@ def read_text(file: SourceFile, span: Span, asked: Asked) -> Iterator[Row | BadR
     check_fields(file, asked, asked.fields[:1], "field")
     others = (MISSING,) * (len(asked.fields) - 1)
     if asked.document == "file":
-        yield _read_file(file, asked.max_document_bytes, others)
+        yield from gathered([_read_file(file, asked.max_document_bytes, others)])
         return
-    most = asked.max_document_bytes
-    for first, lines in read_lines(file, span, most):
-        for number, line in enumerate(lines, first):
-            if isinstance(line, LongLine):
-                yield bad_row(number, line.told(most), line.head)
-                continue
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as problem:
-                yield _not_utf8(number, line, problem)
-                continue
-            if text and not text.isspace():
-                yield Row(number, (text.rstrip("\r"), *others))
+    for first, lines in read_lines(file, span, asked.max_document_bytes):
+        yield from gathered(_texts(first, lines, asked.max_document_bytes, others))
+
+
+def _texts(first: int, lines: Sequence[Line], most: int, others: tuple[object, ...]) -> Iterator[Row | BadRow]:
+    for number, line in enumerate(lines, first):
+        if isinstance(line, LongLine):
+            yield bad_row(number, line.told(most), line.head)
+            continue
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as problem:
+            yield _not_utf8(number, line, problem)
+            continue
+        if text and not text.isspace():
+            yield Row(number, (text.rstrip("\r"), *others))
 
 
 def _read_file(file: SourceFile, most: int, others: tuple[object, ...]) -> Row | BadRow:

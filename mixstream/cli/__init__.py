@@ -4,6 +4,7 @@ converting  convert
 streams     upload, inspect, verify
 mixture     plan, weights
 runs        train, report
+tokenizer   tokenizer train, tokenizer fertility
 showing     what they print
 """
 
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 
 import typer
 
-from mixstream.cli import converting, mixture, runs, streams
+from mixstream.cli import converting, mixture, runs, streams, tokenizer
 from mixstream.errors import MissingExtraError, MixstreamError
 
 EXTRAS = {
@@ -50,6 +51,7 @@ for _command in (
     runs.report,
 ):
     app.command()(_command)
+app.add_typer(tokenizer.app, name="tokenizer")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

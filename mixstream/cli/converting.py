@@ -32,7 +32,9 @@ def convert(
     language_field: Annotated[str | None, typer.Option(help="Field with the language: a stream for each.")] = None,
     domain_field: Annotated[str | None, typer.Option(help="Field with the domain: a stream for each.")] = None,
     text_field: Annotated[str, typer.Option(help="Field or column of the text; dots name nested ones.")] = "text",
-    id_field: Annotated[str | None, typer.Option(help="Field that names a document for ever; none: id, or a hash.")] = None,
+    id_field: Annotated[
+        str | None, typer.Option(help="Field that names a document for ever; none: id, or a hash.")
+    ] = None,
     keep: Annotated[list[str] | None, typer.Option(help="Numeric field to keep as a column; may be repeated.")] = None,
     document: Annotated[str, typer.Option(help="Of plain text: line or file.")] = "line",
     tokenizer: Annotated[str, typer.Option(help="byte, a tokenizer.json, or a hub name.")] = "byte",
@@ -43,7 +45,9 @@ def convert(
     subsample: Annotated[float | None, typer.Option(help="Share of the other documents to take, for a proxy.")] = None,
     seed: Annotated[int, typer.Option(help="Of the subsample.")] = 0,
     exclude: Annotated[str | None, typer.Option(help="File with ids of documents to leave out, one a line.")] = None,
-    deduplicate: Annotated[bool, typer.Option(help="Of a stream's documents with the same text take the first.")] = False,
+    deduplicate: Annotated[
+        bool, typer.Option(help="Of a stream's documents with the same text take the first.")
+    ] = False,
     on_error: Annotated[str, typer.Option(help="stop, or quarantine: bad documents go to rejects.jsonl.")] = "stop",
     max_rejects: Annotated[int | None, typer.Option(help="Most bad documents of a corpus in quarantine.")] = None,
     max_document_bytes: Annotated[int, typer.Option(help="A longer document is a bad one.")] = 16 << 20,
@@ -96,7 +100,9 @@ def _declared(
     values: Mapping[str, Any] = context.params
     fields = parse(FieldsConfig, {name: values[name] for name in FIELDS if name in given}, "options")
     known = OptionsConfig.model_fields
-    options = parse(OptionsConfig, {name: values[name] for name in known if name in given}, "options").options(overwrite)
+    options = parse(OptionsConfig, {name: values[name] for name in known if name in given}, "options").options(
+        overwrite
+    )
     found, ignored = corpora_of_paths(paths, fields, values["name"])
     return found, options, ignored
 

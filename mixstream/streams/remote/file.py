@@ -129,6 +129,7 @@ class RemoteFile(io.RawIOBase):
         Raises:
             RemoteError: the store refuses, does not answer for long, or has another object now.
         """
+        self._be_open()
         view = memoryview(into).cast("B")
         filled = 0
         while filled < len(view) and self._position < self._size:
@@ -144,6 +145,7 @@ class RemoteFile(io.RawIOBase):
         Raises:
             RemoteError: the store refuses, does not answer for long, or has another object now.
         """
+        self._be_open()
         left = max(self._size - self._position, 0)
         wanted = left if size is None or size < 0 else min(size, left)
         parts = []
@@ -169,10 +171,12 @@ class RemoteFile(io.RawIOBase):
             self._held, self._coming = memoryview(b""), None
         super().close()
 
-    def _next(self, most: int) -> memoryview:
-        """Return at most so many bytes, at least one, from the position on, which is before the end."""
+    def _be_open(self) -> None:
         if self.closed:
             raise ValueError(f"{self._place}: is closed")
+
+    def _next(self, most: int) -> memoryview:
+        """Return at most so many bytes, at least one, from the position on, which is before the end."""
         if self._copy is None and not self._start <= self._position < self._start + len(self._held):
             self._take(most)
         if self._copy is not None:
