@@ -160,7 +160,9 @@ def test_fertility_is_of_held_out_documents_and_no_more_than_asked_for():
     assert sum(own.documents for own in measure(found, ByteTokenizer(), 0.1, 10**9).values()) == len(held_out)
     few = measure(found, ByteTokenizer(), 0.0, 1000)
     assert all(1000 <= own.size_bytes < 1400 for own in few.values())
-    with pytest.raises(CorpusError, match="no document is held out at --holdout 1e-09; give more text, or 0 to measure all"):
+    with pytest.raises(
+        CorpusError, match="no document is held out at --holdout 1e-09; give more text, or 0 to measure all"
+    ):
         measure(found, ByteTokenizer(), 1e-9, 1000)
 
 
