@@ -112,7 +112,7 @@ def _encode(task: EncodeTask, tokenizer: Tokenizer) -> Part:
                 rejects.add(Reject(batch[place].number, documents[place].stream, problem, documents[place].text[:200]))
             for place, one in enumerate(batch):
                 if place not in wrong:
-                    writer.add(one.split, one.document, None if tokens is None else tokens[place])
+                    writer.add(one.split, one.document, None if tokens is None else tokens[place], one.number)
         for reject in rejects.found:
             writer.count(reject.stream, REJECTED)
         rejects.save()

@@ -147,16 +147,20 @@ def copy_documents(part: Part, to: str, dtype: str, kept: npt.NDArray[np.bool_])
 
 
 def schema_of(keep: Sequence[str], has_hashes: bool) -> Any:
-    """Return the columns of a table of documents: id, num_tokens, num_bytes, the kept fields, and hashes of texts."""
+    """Return the columns of a table of documents.
+
+    They are id, num_tokens, num_bytes, the kept fields; and to find duplicates by, the hash of the text and the number
+    of the document's row in its span.
+    """
     import pyarrow
 
     columns = [("id", pyarrow.string()), ("num_tokens", pyarrow.int64()), ("num_bytes", pyarrow.int64())]
     columns += [(name, pyarrow.float64()) for name in keep]
-    columns += [("hash", pyarrow.binary(16))] if has_hashes else []
+    columns += [("hash", pyarrow.binary(16)), ("number", pyarrow.int64())] if has_hashes else []
     return pyarrow.schema(columns)
 
 
-_Added = tuple[str, str, Document, "Array | None"]
+_Added = tuple[str, str, Document, "Array | None", int]
 _key: Callable[[_Added], tuple[str, ...]] = itemgetter(0, 1)
 
 
@@ -196,9 +200,9 @@ class PartWriter:
         """Count a document that is left out."""
         self.counts.setdefault(stream, Counter())[what] += 1
 
-    def add(self, split: str, document: Document, tokens: Array | None) -> None:
-        """Append a document with its tokens (n,), without the end-of-document token; None: the bytes of its text."""
-        self._block.append((document.stream, split, document, tokens))
+    def add(self, split: str, document: Document, tokens: Array | None, number: int) -> None:
+        """Append the document of a row, with its tokens (n,), its end not among them; None: the bytes of its text."""
+        self._block.append((document.stream, split, document, tokens, number))
         self._block_bytes += len(document.content)
         if self._block_bytes >= BLOCK_BYTES:
             self._flush()
@@ -228,6 +232,7 @@ class PartWriter:
         columns += [[document.kept[i] for document in documents] for i in range(len(self._keep))]
         if self._has_hashes:
             columns.append([text_hash(document.stream, document.content).digest() for document in documents])
+            columns.append([one[4] for one in self._block])
         arrays = [pyarrow.array(own, kind) for own, kind in zip(columns, self._schema.types, strict=True)]
         self._documents.write_batch(pyarrow.record_batch(arrays, schema=self._schema))
         first = 0
