@@ -8,7 +8,7 @@ looked up, and only new ones go to the library. This holds for the patterns list
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from converters.locality import BYTE_LEVEL
 
-KEPT_CHARACTERS = 1 << 20  # of chunks, in each of two generations: some 70 MB in all
+KEPT_CHARACTERS = 1 << 21  # of chunks, in each of two generations: some 120 MB in all
 LONGEST_KEPT = 32  # characters: longer ones seldom come again
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -54,11 +54,11 @@ def comes_in_chunks(tokenizer: dict[str, Any]) -> bool:
     """
     if any(not token["special"] for token in tokenizer.get("added_tokens", [])):
         return False  # they are looked for in the whole text
-    normalizer = tokenizer.get("normalizer")
-    if normalizer is not None and normalizer != {"type": "NFC"}:  # which nothing before a space takes part in
+    model = tokenizer["model"]
+    if tokenizer.get("normalizer") is not None or model.get("type") != "BPE":
         return False
-    if tokenizer["model"].get("type") != "BPE":
-        return False
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix") or not _has_all_bytes(model["vocab"]):
+        return False  # a token has as many bytes as its name has letters
     splits = tokenizer.get("pre_tokenizer") or {}
     parts = splits.get("pretokenizers", []) if splits.get("type") == "Sequence" else [splits]
     if not parts or parts[-1].get("type") != "ByteLevel" or parts[-1].get("add_prefix_space", True):
@@ -69,6 +69,12 @@ def comes_in_chunks(tokenizer: dict[str, Any]) -> bool:
     is_split = first.get("type") == "Split" and first.get("behavior") == "Isolated" and not first.get("invert")
     known = is_split and first["pattern"].get("Regex") in PATTERNS.values()
     return bool(len(parts) == 2 and known and not parts[1].get("use_regex", True))
+
+
+def _has_all_bytes(vocabulary: Mapping[str, int]) -> bool:
+    from tokenizers import pre_tokenizers
+
+    return all(letter in vocabulary for letter in pre_tokenizers.ByteLevel.alphabet())
 
 
 def chunks_of(text: str) -> list[str]:
@@ -91,25 +97,50 @@ def sections(text: str, characters: int) -> Iterator[str]:
 class ChunkEncoder:
     """Encodes texts by their chunks, and keeps those of two generations: what is used again stays."""
 
-    def __init__(self, encode: Callable[[list[str]], list[list[int]]], kept_characters: int = KEPT_CHARACTERS) -> None:
-        """Encode with a tokenizer that `comes_in_chunks`: texts to lists of tokens."""
-        self._encode = encode
+    def __init__(self, tokenizer: Any, dtype: str, kept_characters: int = KEPT_CHARACTERS) -> None:
+        """Encode with a `tokenizers.Tokenizer` that `comes_in_chunks`, to tokens of a type."""
+        self._tokenizer = tokenizer
+        self._dtype = np.dtype(dtype)
         self._kept_characters = kept_characters
-        self._young: dict[str, list[int]] = {}
-        self._old: dict[str, list[int]] = {}
+        self._young: dict[str, bytes] = {}  # tokens as they are in memory
+        self._old: dict[str, bytes] = {}
         self._held = 0
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        self._num_bytes = np.zeros(1 + max(vocabulary.values()), np.int64)  # of text, of each token
+        for token, number in vocabulary.items():
+            self._num_bytes[number] = len(token)
 
-    def encode(self, texts: Sequence[str], dtype: str) -> list[npt.NDArray[Any]]:
-        """Return the tokens (tokens,) of each text."""
+    def encode(self, texts: Sequence[str]) -> list[npt.NDArray[Any]]:
+        """Return the tokens (tokens,) of each text, not to be written to."""
         chunked = [chunks_of(text) for text in texts]
         wanted = set(chain.from_iterable(chunked)).difference(self._young)
-        new = [chunk for chunk in wanted if chunk not in self._old]
-        self._young.update((chunk, self._old[chunk]) for chunk in wanted.intersection(self._old))
-        self._young.update(zip(new, self._encode(new), strict=True))
+        known = [chunk for chunk in wanted if chunk in self._old]
+        self._young.update((chunk, self._old[chunk]) for chunk in known)
+        self._encode_new(list(wanted.difference(known)))
         of_chunk = self._young.__getitem__
-        tokens = [np.array(list(chain.from_iterable(map(of_chunk, chunks))), dtype=dtype) for chunks in chunked]
+        tokens = [np.frombuffer(b"".join(map(of_chunk, chunks)), self._dtype) for chunks in chunked]
         self._forget(wanted)
         return tokens
+
+    def _encode_new(self, chunks: list[str]) -> None:
+        """Encode chunks that can follow one another as one text, which takes far less than one by one."""
+        joined = [chunk for chunk in chunks if chunk[0] == " " and not _SPACE.match(chunk[-1])]
+        single = set(chunks).difference(joined)
+        tokens = np.array(self._tokens_of(["".join(joined)])[0], self._dtype)
+        ends = np.cumsum(self._num_bytes[tokens])
+        stops = np.cumsum([len(chunk.encode()) for chunk in joined], dtype=np.int64)
+        cuts = np.searchsorted(ends, stops)
+        if len(joined) and (ends[-1] != stops[-1] or not np.array_equal(ends[cuts], stops)):
+            raise AssertionError("a token goes over the end of a chunk")
+        width, held, start = self._dtype.itemsize, tokens.tobytes(), 0
+        for chunk, stop in zip(joined, ((cuts + 1) * width).tolist(), strict=True):
+            self._young[chunk] = held[start:stop]
+            start = stop
+        for chunk, own in zip(single, self._tokens_of(list(single)), strict=True):
+            self._young[chunk] = np.array(own, self._dtype).tobytes()
+
+    def _tokens_of(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _forget(self, added: set[str]) -> None:
         for chunk in added:

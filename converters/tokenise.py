@@ -156,7 +156,7 @@ class HuggingFaceTokenizer:
         self.pad_token_id = tokenizer.token_to_id(pads[0]) if pads else None
         self._dtype = dtype_of(self.info)
         self._locality = locality_of(json.loads(self.json))
-        self._chunks = ChunkEncoder(self._encode_batch) if comes_in_chunks(json.loads(self.json)) else None
+        self._chunks = ChunkEncoder(tokenizer, self._dtype) if comes_in_chunks(json.loads(self.json)) else None
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Return the tokens of each text, of the type that the vocabulary needs."""
@@ -165,9 +165,10 @@ class HuggingFaceTokenizer:
             if len(batch[0]) > BATCH_CHARACTERS:
                 tokens.append(self._encode_long(batch[0]))
             elif self._chunks is not None:
-                tokens += self._chunks.encode(batch, self._dtype)
+                tokens += self._chunks.encode(batch)
             else:
-                tokens += [np.array(found, dtype=self._dtype) for found in self._encode_batch(batch)]
+                encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+                tokens += [np.array(encoding.ids, dtype=self._dtype) for encoding in encodings]
         return tokens
 
     def _encode_long(self, text: str) -> Tokens:
@@ -179,13 +180,10 @@ class HuggingFaceTokenizer:
     def _encode_section(self, text: str, chunks: ChunkEncoder | None) -> Tokens:
         """Return the tokens of a text that may have nothing to cut it at."""
         if chunks is not None and len(text) < 2 * BATCH_CHARACTERS:
-            return chunks.encode([text], self._dtype)[0]
+            return chunks.encode([text])[0]
         if self._locality is not None:
             return encode_in_pieces(text, self._encode_one, self._locality, self._dtype)
         return np.array(self._encode_one(text).ids, dtype=self._dtype)
-
-    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _encode_one(self, text: str) -> Any:
         return self._tokenizer.encode_batch([text], add_special_tokens=False)[0]  # `encode` holds the GIL
