@@ -63,36 +63,41 @@ def find_duplicates(task: FindTask) -> None:
     for number, path in enumerate(task.paths):
         own = hashes_of(path)
         rows = np.flatnonzero(own["high"] % np.uint64(task.num_buckets) == task.bucket)
-        place = np.empty(len(rows), _FOUND)
-        place["part"], place["row"] = number, rows
+        found = np.empty(len(rows), _FOUND)
+        found["part"], found["row"] = number, rows
         hashes.append(own[rows])
-        places.append(place)
-    duplicate = is_repeated(np.concatenate(hashes))
+        places.append(found)
+    place = np.concatenate(places)
+    duplicate = is_repeated(np.concatenate(hashes), place["part"])
     try:
         temporary = target.with_name(f"{target.name}.{os.getpid()}")
-        temporary.write_bytes(np.concatenate(places)[duplicate].tobytes())
+        temporary.write_bytes(place[duplicate].tobytes())
         temporary.rename(target)
     except OSError as problem:
         raise cannot_write(target.parent, problem) from None
 
 
-def is_repeated(hashes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return of each hash, (n,), whether the same one comes before it, (n,)."""
-    order = np.argsort(hashes, order=("high", "low"), kind="stable")
+def is_repeated(hashes: npt.NDArray[Any], part: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return of each of (n,) `hashes_of` the parts (n,) whether the same one was read before it, (n,)."""
+    order = np.lexsort((hashes["number"], part, hashes["low"], hashes["high"]))
+    ordered = hashes[order]
+    is_same = (ordered["high"][1:] == ordered["high"][:-1]) & (ordered["low"][1:] == ordered["low"][:-1])
     repeated = np.zeros(len(hashes), bool)
-    repeated[order[1:]] = hashes[order[1:]] == hashes[order[:-1]]
+    repeated[order[1:]] = is_same
     return repeated
 
 
 def hashes_of(path: str) -> npt.NDArray[Any]:
-    """Return the hashes of a part's documents, (n,) of two 64-bit halves."""
-    halves = np.dtype([("high", "<u8"), ("low", "<u8")])
-    chunks = [
-        np.frombuffer(chunk.buffers()[1], halves, len(chunk), chunk.offset * halves.itemsize)
-        for chunk in documents_of(path)["hash"].chunks
-        if len(chunk)
-    ]
-    return np.concatenate([np.empty(0, halves), *chunks])
+    """Return of a part's documents the hashes, in two 64-bit halves, and the numbers of their rows, (n,)."""
+    table = documents_of(path)
+    hashes = np.empty(len(table), [("high", "<u8"), ("low", "<u8"), ("number", "<i8")])
+    first = 0
+    for chunk in table["hash"].chunks:
+        halves = np.frombuffer(chunk.buffers()[1], "<u8").reshape(-1, 2)[chunk.offset : chunk.offset + len(chunk)]
+        hashes["high"][first : first + len(chunk)], hashes["low"][first : first + len(chunk)] = halves.T
+        first += len(chunk)
+    hashes["number"] = table["number"].to_numpy()
+    return hashes
 
 
 def drop_duplicates(task: DropTask) -> Part:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -20,8 +21,6 @@ from mixstream.errors import CorpusError, StreamError, TokenizerError
 from mixstream.streams.manifest import HELDOUT, TRAIN
 
 REJECTED = "rejected"
-BATCH_DOCUMENTS = 256
-BATCH_BYTES = 1 << 20  # of text in one call of the tokenizer
 
 OnError = Literal["stop", "quarantine"]
 
@@ -103,16 +102,17 @@ def _encode(task: EncodeTask, tokenizer: Tokenizer) -> Part:
     rejects = _Rejects(task)
     keep = encoding.fields.keep
     with PartWriter(task.path, dtype_of(info), info.eod_token_id, keep, encoding.has_hashes) as writer:
-        for batch in _batches(_chosen(task, writer, rejects)):
-            documents = [one.document for one in batch]
-            tokens = _encoded(documents, tokenizer)
+        for chosen in _chosen(task, writer, rejects):
+            tokens = _encoded(chosen.documents, tokenizer)
             wrong = set() if tokens is None else _with_ends(tokens, tokenizer)
-            for place in wrong:
+            for place in sorted(wrong):
                 problem = f"the text makes the end-of-document token {info.eod_token_id}; take it out"
-                rejects.add(Reject(batch[place].number, documents[place].stream, problem, documents[place].text[:200]))
-            for place, one in enumerate(batch):
-                if place not in wrong:
-                    writer.add(one.split, one.document, None if tokens is None else tokens[place])
+                document = chosen.documents[place]
+                rejects.add(Reject(chosen.numbers[place], document.stream, problem, document.text[:200]))
+            if wrong and tokens is not None:
+                chosen = chosen.where([place not in wrong for place in range(len(tokens))])
+                tokens = [own for place, own in enumerate(tokens) if place not in wrong]
+            writer.add(chosen.splits, chosen.documents, tokens, chosen.numbers)
         for reject in rejects.found:
             writer.count(reject.stream, REJECTED)
         rejects.save()
@@ -120,14 +120,21 @@ def _encode(task: EncodeTask, tokenizer: Tokenizer) -> Part:
 
 
 class _Chosen(NamedTuple):
-    """A document that is taken, its split, and the number of its row."""
+    """Documents, the split of each, and the number of its row."""
 
-    document: Document
-    split: str
-    number: int
+    documents: Sequence[Document]
+    splits: Sequence[str]
+    numbers: Sequence[int]
+
+    def where(self, taken: Sequence[bool]) -> _Chosen:
+        """Return those that are taken."""
+        documents, splits, numbers = self
+        return _Chosen(
+            list(compress(documents, taken)), list(compress(splits, taken)), list(compress(numbers, taken))
+        )
 
 
-def _chosen(task: EncodeTask, writer: PartWriter, rejects: _Rejects) -> Iterator[list[_Chosen]]:
+def _chosen(task: EncodeTask, writer: PartWriter, rejects: _Rejects) -> Iterator[_Chosen]:
     """Yield the documents that are taken, in the order of the span, many at a time."""
     fields, selection = task.encoding.fields, _selection(task.encoding)
     for rows in _rows(task, rejects):
@@ -135,23 +142,22 @@ def _chosen(task: EncodeTask, writer: PartWriter, rejects: _Rejects) -> Iterator
             rejects.add(Reject(rows.number, fields.stream_of(), rows.problem, rows.content))
             continue
         try:
-            numbers, documents = rows.numbers, fields.documents(rows.columns)
+            chosen = _Chosen(fields.documents(rows.columns), (), rows.numbers)
         except UnfitError:
-            numbers, documents = _fit(rows, fields, rejects)
-        splits = selection.splits_of([document.id for document in documents])
-        if EXCLUDED in splits or OUTSIDE in splits:
-            for document, split in zip(documents, splits, strict=True):
+            chosen = _fit(rows, fields, rejects)
+        chosen = chosen._replace(splits=selection.splits_of([document.id for document in chosen.documents]))
+        if EXCLUDED in chosen.splits or OUTSIDE in chosen.splits:
+            taken = [split in (TRAIN, HELDOUT) for split in chosen.splits]
+            for document, split in zip(chosen.documents, chosen.splits, strict=True):
                 if split in (EXCLUDED, OUTSIDE):
                     writer.count(document.stream, split)
-        yield [
-            _Chosen(document, split, number)
-            for document, split, number in zip(documents, splits, numbers, strict=True)
-            if split in (TRAIN, HELDOUT)
-        ]
+            chosen = chosen.where(taken)
+        if chosen.documents:
+            yield chosen
 
 
-def _fit(rows: Rows, fields: Fields, rejects: _Rejects) -> tuple[list[int], list[Document]]:
-    """Return the numbers and documents of the rows that can be used."""
+def _fit(rows: Rows, fields: Fields, rejects: _Rejects) -> _Chosen:
+    """Return the documents of the rows that can be used."""
     numbers, documents = [], []
     for number, values in zip(rows.numbers, zip(*rows.columns, strict=True), strict=True):
         try:
@@ -159,7 +165,7 @@ def _fit(rows: Rows, fields: Fields, rejects: _Rejects) -> tuple[list[int], list
             numbers.append(number)
         except UnfitError as problem:
             rejects.add(Reject(number, fields.stream_of(values), str(problem), repr(values[0])[:200]))
-    return numbers, documents
+    return _Chosen(documents, (), numbers)
 
 
 def _rows(task: EncodeTask, rejects: _Rejects) -> Iterator[Rows | BadRow]:
@@ -172,24 +178,7 @@ def _rows(task: EncodeTask, rejects: _Rejects) -> Iterator[Rows | BadRow]:
         rejects.add(Reject(None, task.encoding.fields.stream_of(), str(problem), ""))
 
 
-def _batches(chosen: Iterator[list[_Chosen]]) -> Iterator[list[_Chosen]]:
-    """Yield documents by the batch: as many as one call of the tokenizer takes."""
-    batch: list[_Chosen] = []
-    size = 0
-    for one in (one for some in chosen for one in some):
-        if batch and size + len(one.document.content) > BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(one)
-        size += len(one.document.content)
-        if len(batch) == BATCH_DOCUMENTS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _encoded(documents: list[Document], tokenizer: Tokenizer) -> list[Array] | None:
+def _encoded(documents: Sequence[Document], tokenizer: Tokenizer) -> list[Array] | None:
     """Return the tokens of documents; None: they are their bytes."""
     if isinstance(tokenizer, ByteTokenizer):
         return None

@@ -23,7 +23,7 @@ from converters.sources import (
 )
 from mixstream.errors import CorpusError
 from mixstream.streams.place import Place, all_together, find_place
-from mixstream.streams.remote import RemoteFolder, look
+from mixstream.streams.remote import RemoteFolder, is_hub, list_hub, look
 
 _MAGIC = re.compile(r"[*?[]")
 
@@ -58,7 +58,7 @@ def _local(path: Path) -> tuple[list[_Hit], list[str]]:
         return [_of_file(path, "")], []
     if not _MAGIC.search(str(path)):
         raise CorpusError(f"{path}: no such file or folder")
-    found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207  Path.glob finds hidden files
+    found = [Path(name) for name in sorted(set(glob.glob(str(path), recursive=True)))]  # noqa: PTH207  Path.glob finds hidden files
     files = [file for file in found if file.is_file()]
     if not files:
         raise CorpusError(f"{path}: no such file or folder, and as a pattern it names none")
@@ -78,28 +78,42 @@ def _walk(folder: Path) -> Iterable[str]:
 
 def _remote(place: RemoteFolder, given: str) -> tuple[list[_Hit], list[str]]:
     magic = _MAGIC.search(place.path)
-    if magic is None and not given.endswith("/") and format_of(place.name) and (not place.root.lists or place.exists()):
+    if magic is None and not given.endswith("/") and format_of(place.name) and (not _lists(place) or _is_there(place)):
         return [_of_file(place, "")], []
-    if not place.root.lists:
+    if not _lists(place):
         raise CorpusError(
             f"{place}: {place.root.scheme}: cannot list what is in a folder; give the URL of each file, whose name "
             f"ends in one of {KNOWN}"
         )
     if magic is None:
-        names = _shown(place.sizes())
+        names = _list(place)
         if not names:
             raise CorpusError(f"{place}: no such object, and no folder with one in it")
         return _of_folder(place, names)
     ground = RemoteFolder(place.root, place.path[: magic.start()].rpartition("/")[0], place.patience)
     pattern = _pattern(place.path[len(ground.path) :].lstrip("/"))
-    names = [name for name in _shown(ground.sizes()) if pattern.fullmatch(name)]
+    names = [name for name in _list(ground) if pattern.fullmatch(name)]
     if not names:
         raise CorpusError(f"{place}: the pattern names no object")
     hits = [_of_file(ground / name, name.rpartition("/")[0].rpartition("/")[2]) for name in names if format_of(name)]
     return hits, [str(ground / name) for name in names if not format_of(name)]
 
 
-def _shown(names: Iterable[str]) -> list[str]:
+def _lists(place: RemoteFolder) -> bool:
+    return place.root.lists or is_hub(place)
+
+
+def _is_there(place: RemoteFolder) -> bool:
+    try:
+        look(place)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _list(place: RemoteFolder) -> list[str]:
+    """Return the paths of all objects below a folder in order, but for hidden ones."""
+    names = list_hub(place) if is_hub(place) else place.sizes()
     return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
 
 

@@ -14,10 +14,9 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -147,17 +146,17 @@ def copy_documents(part: Part, to: str, dtype: str, kept: npt.NDArray[np.bool_])
 
 
 def schema_of(keep: Sequence[str], has_hashes: bool) -> Any:
-    """Return the columns of a table of documents: id, num_tokens, num_bytes, the kept fields, and hashes of texts."""
+    """Return the columns of a table of documents.
+
+    They are id, num_tokens, num_bytes, the kept fields; and to find duplicates by, the hash of the text and the number
+    of the document's row in its span.
+    """
     import pyarrow
 
     columns = [("id", pyarrow.string()), ("num_tokens", pyarrow.int64()), ("num_bytes", pyarrow.int64())]
     columns += [(name, pyarrow.float64()) for name in keep]
-    columns += [("hash", pyarrow.binary(16))] if has_hashes else []
+    columns += [("hash", pyarrow.binary(16)), ("number", pyarrow.int64())] if has_hashes else []
     return pyarrow.schema(columns)
-
-
-_Added = tuple[str, str, Document, "Array | None"]
-_key: Callable[[_Added], tuple[str, ...]] = itemgetter(0, 1)
 
 
 class PartWriter:
@@ -171,7 +170,7 @@ class PartWriter:
         self._keep = tuple(keep)
         self._schema = schema_of(keep, has_hashes)
         self._has_hashes = has_hashes
-        self._block: list[_Added] = []
+        self._block = _Block()
         self._block_bytes = 0
         self.runs: list[Run] = []
         self.counts: dict[str, Counter[str]] = {}
@@ -196,16 +195,32 @@ class PartWriter:
         """Count a document that is left out."""
         self.counts.setdefault(stream, Counter())[what] += 1
 
-    def add(self, split: str, document: Document, tokens: Array | None) -> None:
-        """Append a document with its tokens (n,), without the end-of-document token; None: the bytes of its text."""
-        self._block.append((document.stream, split, document, tokens))
-        self._block_bytes += len(document.content)
+    def add(
+        self,
+        splits: Sequence[str],
+        documents: Sequence[Document],
+        tokens: Sequence[Array] | None,
+        numbers: Sequence[int],
+    ) -> None:
+        """Append n documents.
+
+        Args:
+            splits: of each.
+            documents: they.
+            tokens: of each, (tokens,), its end not among them; None: the bytes of its text.
+            numbers: of the rows that they are, in the span.
+        """
+        self._block.splits += splits
+        self._block.documents += documents
+        self._block.tokens += tokens or ()
+        self._block.numbers += numbers
+        self._block_bytes += sum([len(document.content) for document in documents])
         if self._block_bytes >= BLOCK_BYTES:
             self._flush()
 
     def finish(self) -> Part:
         """Put the part in its place; return what is in it."""
-        if self._block:
+        if self._block.documents:
             self._flush()
         self._documents.close()
         for file, suffix in ((self._tokens, "tokens"), (self._file, "documents")):
@@ -218,9 +233,9 @@ class PartWriter:
     def _flush(self) -> None:
         import pyarrow
 
-        self._block.sort(key=_key)  # is stable
-        documents = [one[2] for one in self._block]
-        tokens = joined(documents, [one[3] for one in self._block], self._end)
+        block = self._block.grouped()
+        documents = block.documents
+        tokens = joined(documents, block.tokens, self._end)
         self._tokens.write(tokens.data)
         num_tokens = np.diff(np.flatnonzero(tokens == self._end), prepend=-1)
         num_bytes = [len(document.content) for document in documents]
@@ -228,28 +243,51 @@ class PartWriter:
         columns += [[document.kept[i] for document in documents] for i in range(len(self._keep))]
         if self._has_hashes:
             columns.append([text_hash(document.stream, document.content).digest() for document in documents])
+            columns.append(block.numbers)
         arrays = [pyarrow.array(own, kind) for own, kind in zip(columns, self._schema.types, strict=True)]
         self._documents.write_batch(pyarrow.record_batch(arrays, schema=self._schema))
         first = 0
-        for (stream, split), group in groupby(self._block, _key):
+        for (stream, split), group in groupby(block.keys()):
             last = first + sum(1 for _ in group)
             self.runs.append(
                 Run(stream, split, last - first, int(num_tokens[first:last].sum()), sum(num_bytes[first:last]))
             )
             first = last
-        self._block, self._block_bytes = [], 0
+        self._block, self._block_bytes = _Block(), 0
 
 
-def joined(documents: Sequence[Document], tokens: Sequence[Array | None], end: Array) -> Array:
-    """Return the tokens of all documents, each ended by `end`, (1,), which none of them holds."""
-    pieces: list[Array] = []
-    for own in tokens:
-        if own is None:
-            break
-        pieces += (own, end)
-    else:
-        return np.concatenate(pieces, dtype=end.dtype, casting="unsafe")
+@dataclass
+class _Block:
+    """Documents that are held, with the split, the tokens (of none, where they are bytes) and the row of each."""
+
+    splits: list[str] = field(default_factory=list)
+    documents: list[Document] = field(default_factory=list)
+    tokens: list[Array] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+
+    def keys(self) -> list[tuple[str, str]]:
+        """Return the stream and split of each."""
+        return list(zip((document.stream for document in self.documents), self.splits, strict=True))
+
+    def grouped(self) -> _Block:
+        """Return the same documents, those of one stream and split together, in the order in which they came."""
+        keys = self.keys()
+        if len(set(keys)) == 1:
+            return self
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        return _Block(
+            [self.splits[place] for place in order],
+            [self.documents[place] for place in order],
+            [self.tokens[place] for place in order] if self.tokens else [],
+            [self.numbers[place] for place in order],
+        )
+
+
+def joined(documents: Sequence[Document], tokens: Sequence[Array], end: Array) -> Array:
+    """Return the tokens of all documents, of none: their bytes; each ended by `end`, (1,), which it does not hold."""
+    if tokens:
+        return np.concatenate([piece for own in tokens for piece in (own, end)], dtype=end.dtype, casting="unsafe")
     contents = [document.content for document in documents]
-    whole = np.frombuffer(b"".join([b"\0".join(contents), b"\0"]), np.uint8).astype(end.dtype)
+    whole = np.frombuffer(b"\0".join([*contents, b""]), np.uint8).astype(end.dtype)
     whole[np.cumsum([len(content) + 1 for content in contents]) - 1] = end
     return whole

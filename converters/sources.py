@@ -61,6 +61,11 @@ class SourceFile:
     version: str
 
     @property
+    def ranged(self) -> bool:
+        """Whether parts of it can be read; else all of it is copied for each part, so that it has one."""
+        return isinstance(self.place, Path) or self.place.ranged
+
+    @property
     def etag(self) -> str | None:
         """What the object store calls this version of it, if it does."""
         return self.version.removeprefix("etag:") if self.version.startswith("etag:") else None

@@ -34,7 +34,7 @@ def test_from_text_to_a_plan(call, tmp_path):
     code, out, _ = call("convert", QUICKSTART, "--out", streams, "--sequence-length", 128, "--holdout", 0.15)
     assert code == 0
     assert "eu.tales" in out
-    assert f"streams of 128 tokens a sample in {streams}" in out
+    assert f"documents in 10 streams in {streams}" in out
     code, out, _ = call("convert", QUICKSTART, "--out", streams, "--sequence-length", 128, "--holdout", 0.15)
     assert code == 0
     assert out.count("kept") == 10
@@ -112,7 +112,6 @@ def test_an_error_is_one_line_and_leaves_nothing(call, streams, tmp_path, monkey
     [
         ["plan", "x", "--budget-tokens", "-5", "--batch-size", "2"],
         ["plan", "x", "--budget-tokens", "5", "--batch-size", "2", "--max-repeats", "many"],
-        ["convert", "x", "--out", "y", "--holdout", "1.5"],
         ["nonsense"],
         [],
     ],

@@ -33,6 +33,8 @@ def spans(file: SourceFile, span_bytes: int, document: DocumentIs = "line") -> l
         CorpusError: it is not what its name says.
         RemoteError: an object store refuses, or does not answer for long.
     """
+    if not file.ranged:
+        span_bytes = file.size_bytes
     if file.format == "parquet":
         from converters.readers.parquet import spans_of_parquet
 

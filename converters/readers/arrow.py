@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import mmap
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +17,8 @@ from converters.readers.rows import Asked, Rows, Span
 from converters.sources import SourceFile
 from mixstream.errors import CorpusError
 
+_ALL = 1 << 62
+_MAPPED_BYTES = 64 << 20  # of a mapped file, until what was read of it is given back
 _MAGIC = b"ARROW1"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
@@ -26,7 +29,9 @@ def spans_of_arrow(file: SourceFile, span_bytes: int) -> list[Span]:
     Raises:
         CorpusError: it is not Arrow.
     """
-    with _arrow(file) as reader:
+    if not file.ranged:
+        return [Span(0, _ALL)]
+    with _arrow(file) as (reader, _):
         if not hasattr(reader, "num_record_batches"):
             return [Span(0, 1)]
         count = reader.num_record_batches
@@ -40,8 +45,8 @@ def read_arrow(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows]:
     Raises:
         CorpusError: it is not Arrow, or truncated or damaged, or has no such column.
     """
-    number = 0
-    with _arrow(file) as reader:
+    number, mapped = 0, 0
+    with _arrow(file) as (reader, forget):
         check_columns(file, reader.schema, asked)
         try:
             for batch in _batches(reader, span):
@@ -50,6 +55,10 @@ def read_arrow(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows]:
                     rows = rows_of(batch.slice(start, step), number, asked.fields)
                     yield rows
                     number += len(rows.numbers)
+                mapped += batch.nbytes
+                if mapped >= _MAPPED_BYTES:
+                    forget()
+                    mapped = 0
         except (OSError, EOFError, pyarrow.ArrowException) as problem:
             raise CorpusError(
                 f"{file.name}: cannot be read after row {number} of record batch {span.start} ({problem}); it may be "
@@ -59,10 +68,10 @@ def read_arrow(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows]:
 
 def locate_in_arrow(file: SourceFile, span: Span, number: int) -> str:
     """Return the row of a stream, else the record batch and the row within it, all from 0."""
-    with _arrow(file) as reader:
+    with _arrow(file) as (reader, _):
         if not hasattr(reader, "num_record_batches"):
             return f"row {number}"
-        for index in range(span.start, span.stop):
+        for index in range(span.start, min(span.stop, reader.num_record_batches)):
             rows = reader.get_batch(index).num_rows
             if number < rows:
                 return f"record batch {index}, row {number}"
@@ -74,25 +83,35 @@ def _batches(reader: Any, span: Span) -> Iterator[Any]:
     if not hasattr(reader, "num_record_batches"):
         yield from reader
         return
-    for index in range(span.start, span.stop):
+    for index in range(span.start, min(span.stop, reader.num_record_batches)):
         yield reader.get_batch(index)
 
 
 @contextmanager
-def _arrow(file: SourceFile) -> Iterator[Any]:
-    """Open a file of either format; one of this machine is mapped, so that only the columns asked for are read."""
+def _arrow(file: SourceFile) -> Iterator[tuple[Any, Callable[[], object]]]:
+    """Open a file of either format, and what gives back the memory of what was read.
+
+    A file of this machine is mapped, so that only the columns asked for are read. Its pages would count as memory of
+    this process until the system wants them back.
+    """
     with opened(file) as raw:
         is_file = raw.read(len(_MAGIC)) == _MAGIC
         if not is_file:
             _check_end(file, raw)
         raw.seek(0)
-        source = pyarrow.memory_map(str(file.place)) if isinstance(file.place, Path) else raw
+        source, forget = _map(raw) if isinstance(file.place, Path) else (raw, lambda: None)
         try:
             reader = pyarrow.ipc.open_file(source) if is_file else pyarrow.ipc.open_stream(source)
         except (OSError, pyarrow.ArrowException) as problem:
             raise CorpusError(f"{file.name}: not an Arrow file that can be read ({problem})") from None
         with reader:
-            yield reader
+            yield reader, forget
+
+
+def _map(raw: BinaryIO) -> tuple[Any, Callable[[], object]]:
+    mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+    advice = getattr(mmap, "MADV_DONTNEED", None)
+    return pyarrow.py_buffer(mapped), lambda: None if advice is None else mapped.madvise(advice)
 
 
 def _check_end(file: SourceFile, raw: BinaryIO) -> None:

@@ -17,7 +17,7 @@ from converters.sources import SourceFile, version_of
 from mixstream.errors import CorpusError
 from mixstream.streams.remote import RemoteFile
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 18  # fits into a cache: with 4 MiB lines are split a tenth slower
 _PACKED_BYTES = 1 << 18
 _XZ_MEMORY = 256 << 20  # xz -9 takes 65 MiB
 

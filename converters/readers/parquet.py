@@ -15,6 +15,7 @@ from converters.readers.rows import Asked, Rows, Span
 from converters.sources import SourceFile
 from mixstream.errors import CorpusError
 
+_ALL = 1 << 62
 _BUFFER_BYTES = 1 << 20  # of each column's compressed bytes; without, all of a row group's are read at once
 
 
@@ -24,6 +25,8 @@ def spans_of_parquet(file: SourceFile, span_bytes: int) -> list[Span]:
     Raises:
         CorpusError: it is not Parquet.
     """
+    if not file.ranged:
+        return [Span(0, _ALL)]
     with _parquet(file) as parquet:
         meta = parquet.metadata
         sizes = [meta.row_group(group).total_byte_size for group in range(meta.num_row_groups)]
@@ -46,7 +49,7 @@ def read_parquet(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows]:
     with _parquet(file) as parquet:
         check_columns(file, parquet.schema_arrow, asked)
         number = 0
-        for group in range(span.start, span.stop):
+        for group in range(span.start, min(span.stop, parquet.num_row_groups)):
             begun = number
             try:
                 for batch in _batches(parquet, group, asked):
@@ -82,7 +85,7 @@ def _is_there(schema: Any, field: str) -> bool:
 def locate_in_parquet(file: SourceFile, span: Span, number: int) -> str:
     """Return the row group, and the row within it, both from 0."""
     with _parquet(file) as parquet:
-        for group in range(span.start, span.stop):
+        for group in range(span.start, min(span.stop, parquet.num_row_groups)):
             rows = parquet.metadata.row_group(group).num_rows
             if number < rows:
                 return f"row group {group}, row {number}"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mixstream.mixture.plan import Plan
     from mixstream.mixture.simulate import Simulation
     from mixstream.runs.folder import Result
+    from mixstream.streams.survey import Survey
 
 
 def say(text: str) -> None:
@@ -45,6 +46,43 @@ def progress() -> Iterator[Progress]:
 def number(count: int | None) -> str:
     """Return a count that a manifest may not know."""
     return "unknown" if count is None else f"{count:,}"
+
+
+def show_survey(survey: Survey) -> None:
+    """Show streams, one a row; what was left out of them, and texts, below."""
+    columns = ("stream", "documents", "tokens", "text bytes", "samples", "sequence", "tokens/byte", "held-out samples")
+    rows = [
+        (
+            own.name,
+            number(own.num_documents),
+            number(own.num_tokens),
+            number(own.num_bytes),
+            number(own.num_samples),
+            str(own.sequence_length),
+            "unknown" if own.tokens_per_byte is None else f"{own.tokens_per_byte:.3f}",
+            number(own.heldout_samples),
+            number(own.num_shards),
+            own.tokenizer or "unknown",
+            own.fingerprint,
+        )
+        for own in survey.streams
+    ]
+    table((*columns, "shards", "tokenizer", "fingerprint"), rows)
+    for own in survey.streams:
+        counts = {
+            "rejected": own.rejected_documents,
+            "duplicate": own.duplicate_documents,
+            "excluded": own.excluded_documents,
+        }
+        left_out = [f"{count:,} {what}" for what, count in counts.items() if count]
+        if left_out:
+            say(f"{own.name}: left out {', '.join(left_out)} documents")
+    for own in survey.streams:
+        if own.no_texts:
+            say(f"{own.name}: no texts: {own.no_texts}")
+        for text in own.texts:
+            say(f"--- {own.name}, sample {text.sample}")
+            say(text.text)
 
 
 def show_plan(decided: Plan) -> None:

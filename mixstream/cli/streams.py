@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mixstream.cli.showing import progress, say, table
+from mixstream.cli.showing import number, progress, say, show_survey, table
 
 Streams = Annotated[str, typer.Argument(help="A folder of streams, or its URL, such as s3://bucket/streams.")]
 TokenColumn = Annotated[str | None, typer.Option(help="Token column of plain MDS directories.")]
@@ -39,39 +39,33 @@ def upload(
 def inspect(
     streams: Streams,
     token_column: TokenColumn = None,
+    texts: Annotated[int, typer.Option(min=0, help="Samples of each stream to show as text.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Show the streams of a folder, after checking that their shards are there."""
+    from mixstream.cli.texts import find_decoder
+    from mixstream.formats import dump_json
     from mixstream.streams.catalog import Catalog
+    from mixstream.streams.survey import survey_streams
 
     catalog = Catalog.open(streams, token_column=token_column)
     if isinstance(catalog.root, Path) or catalog.root.root.lists:
         for stream in [*catalog, *(catalog.heldout() or [])]:
             stream.check_files()
-    else:
+    elif not json:
         say(f"{catalog.root.root.scheme}: cannot list what is there, so that no size of a shard was checked")
-    table(
-        ("stream", "language", "samples", "sequence", "tokens", "shards", "tokenizer", "fingerprint"),
-        [
-            (
-                stream.name,
-                stream.language or "unknown",
-                f"{stream.num_samples:,}",
-                str(stream.sequence_length),
-                f"{stream.num_tokens:,}",
-                str(len(stream.index.files)),
-                stream.tokenizer.name if stream.tokenizer else "unknown",
-                stream.fingerprint,
-            )
-            for stream in catalog
-        ],
-    )
+    survey = survey_streams(catalog, texts, find_decoder)
+    if json:
+        print(dump_json(survey), end="")
+    else:
+        show_survey(survey)
 
 
 def verify(
     streams: Streams,
     token_column: TokenColumn = None,
 ) -> None:
-    """Read every shard of a folder's streams: sizes, headers, offsets, noted hashes, tokens."""
+    """Read every shard of a folder's streams: sizes, headers, offsets, noted hashes, tokens, where documents end."""
     from mixstream.streams.verify import verify_streams
 
     with progress() as bars:
@@ -88,11 +82,12 @@ def verify(
             f"{verdict.num_shards:,}",
             f"{verdict.num_samples:,}",
             f"{verdict.hashed:,}",
+            number(verdict.documents),
             f"{len(verdict.problems):,}" if verdict.problems else "none",
         )
         for verdict in verdicts
     ]
-    table(("stream", "shards", "samples", "hashes checked", "problems"), rows)
+    table(("stream", "shards", "samples", "hashes checked", "documents checked", "problems"), rows)
     problems = [problem for verdict in verdicts for problem in verdict.problems]
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

@@ -40,7 +40,8 @@ class MixtureLoader(DataLoader[Batch]):
     """Yields a rank's part of every global batch of a plan, in order.
 
     A batch is a dict of int64 tensors: ``input_ids`` and ``labels`` (rows, sequence), equal, since causal
-    models shift labels themselves; ``stream`` (rows,), which indexes ``loader.plan.streams``; ``sample``
+    models shift labels themselves, but for the padding of streams of a document a sample, whose labels are
+    -100; ``stream`` (rows,), which indexes ``loader.plan.streams``; ``sample``
     (rows,), the sample in the stream, a row of it where it is read at its stored length; ``repeat`` (rows,),
     from 0. The ranks' parts, one after the other, are the global batch; it depends on the plan and on the
     weights set, never on ranks or workers (M4).

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from mixstream.errors import MixtureError
 from mixstream.loader.batches import Draws
 from mixstream.loader.buffers import Buffers
-from mixstream.loader.documents import document_columns
+from mixstream.loader.documents import IGNORED, document_columns, padding_of
 from mixstream.loader.reader import TokenReader
 from mixstream.loader.sampler import MixtureSampler
 from mixstream.loader.state import dump_state, parse_state
@@ -33,7 +33,7 @@ class Columns:
     """Which columns a batch has beside ``input_ids``, ``stream``, ``sample`` and ``repeat``.
 
     Attributes:
-        labels: ``labels``, a copy of ``input_ids``.
+        labels: ``labels``, a copy of ``input_ids``, but -100 where a row is padding.
         documents: ``document_ids`` and ``position_ids``, which begin anew at every document.
     """
 
@@ -50,8 +50,16 @@ class MixtureDataset(Dataset[Batch]):
         """Read `streams`, in the plan's order, through `store`; `sampler` knows the state.
 
         Raises:
-            MixtureError: document boundaries of streams whose tokenizer is unknown.
+            MixtureError: document boundaries of streams whose tokenizer is unknown, or parts of samples that are
+                padded.
         """
+        padded = [stream.name for stream in streams if stream.layout == "documents"]
+        if padded and plan.sequence_length != plan.stored_sequence_length:
+            raise MixtureError(
+                f"sequence_length={plan.sequence_length}: samples of {', '.join(padded[:3])} are a document and its "
+                f"padding each, and are read whole, {plan.stored_sequence_length} tokens; leave it out, or convert "
+                f"them packed"
+            )
         if columns.documents and plan.tokenizer is None:
             raise MixtureError(
                 "documents=True: the streams do not say which token ends a document; give them a stream.json that "
@@ -59,6 +67,7 @@ class MixtureDataset(Dataset[Batch]):
             )
         self._plan = plan
         self._columns = columns
+        self._padded = np.array([stream.layout == "documents" for stream in streams]) if padded else None
         vocab_size = plan.tokenizer.vocab_size if plan.tokenizer else None
         self._reader = TokenReader(streams, store, plan.sequence_length, vocab_size)
         self._buffers = Buffers()
@@ -79,19 +88,29 @@ class MixtureDataset(Dataset[Batch]):
         tokens = self._buffers.get(shape) if pages is None else pages.numpy()
         flat = tokens.reshape(shape[0], num_batches * rows, -1)
         self._reader.read(draws.stream.reshape(-1), draws.sample.reshape(-1), *flat)
+        padded = None if self._padded is None else self._padded[draws.stream]
+        if padded is not None and self._columns.labels:
+            own = np.flatnonzero(padded)
+            flat[1][own] = np.where(padding_of(flat[0][own], self._eod_token_id), IGNORED, flat[0][own])
         batches = []
         for number in range(num_batches):
-            own = [torch.from_numpy(copy[number]) for copy in tokens] if pages is None else pages[:, number].unbind(0)
-            batch = dict(zip(("input_ids", "labels"), own, strict=False))
+            copies = (
+                [torch.from_numpy(copy[number]) for copy in tokens] if pages is None else pages[:, number].unbind(0)
+            )
+            batch = dict(zip(("input_ids", "labels"), copies, strict=False))
             batch["stream"] = torch.from_numpy(draws.stream[number])
             batch["sample"] = torch.from_numpy(draws.sample[number])
             batch["repeat"] = torch.from_numpy(draws.repeat[number])
             batches.append(batch)
-        if self._columns.documents:
-            assert self._plan.tokenizer is not None, "checked above"
-            for batch in batches:
-                batch |= document_columns(batch["input_ids"], self._plan.tokenizer.eod_token_id)
+            if self._columns.documents:
+                rows_padded = None if padded is None else torch.from_numpy(padded[number])
+                batch |= document_columns(batch["input_ids"], self._eod_token_id, rows_padded)
         return batches
+
+    @property
+    def _eod_token_id(self) -> int:
+        assert self._plan.tokenizer is not None, "checked above, and padded streams have a stream.json"
+        return self._plan.tokenizer.eod_token_id
 
     @property
     def waited_seconds(self) -> float:

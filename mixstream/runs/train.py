@@ -110,6 +110,7 @@ def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> tuple[Plan, Plan | None
         window_samples=mixture.window_samples,
         seed=recipe.seed,
     )
+    _check_layouts(plan, catalog)
     _check_lengths(recipe, plan)
     _check_device(recipe)
     probe = _plan_probe(recipe.xdoge, plan, catalog) if recipe.xdoge else None
@@ -129,6 +130,16 @@ def _plan_probe(xdoge: XdogeRecipe, plan: Plan, catalog: Catalog) -> Plan:
         window_samples=plan.window_samples,
         seed=plan.seed + 1,
     )
+
+
+def _check_layouts(plan: Plan, catalog: Catalog) -> None:
+    """Refuse streams with padding, which `CausalLM` would learn to write."""
+    padded = [name for name in plan.streams if catalog[name].layout == "documents"]
+    if padded:
+        raise RecipeError(
+            f"samples of {', '.join(padded[:3])} are a document and its padding each, and a recipe's model learns from "
+            f"every token of a sample; convert them packed, or train a model of your own on MixtureLoader's labels"
+        )
 
 
 def _check_lengths(recipe: RunRecipe, plan: Plan) -> None:

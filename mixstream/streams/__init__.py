@@ -19,6 +19,7 @@ contents     what the samples of a shard must be, by their documents
 writer       new shards and their index
 documents    documents.parquet: which document is where in a stream
 placing      a finished stream put in its place, whole or not at all
+survey       what a person, or a machine, is told of streams
 upload       streams of this machine into an object store
 place        a folder of this machine, or one of an object store
 remote/      object stores behind one small interface

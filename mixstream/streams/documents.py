@@ -23,6 +23,7 @@ from mixstream.errors import MissingExtraError, StreamError
 from mixstream.streams.index import Int64
 from mixstream.streams.manifest import DOCUMENTS_NAME
 from mixstream.streams.place import Place
+from mixstream.streams.remote.file import RemoteFile
 
 Float64 = npt.NDArray[np.float64]
 
@@ -151,14 +152,15 @@ def read_documents(directory: Place) -> Iterator[Any]:
 
 @contextmanager
 def _opened(directory: Place) -> Iterator[Any]:
-    arrow = _pyarrow()
+    _pyarrow()
     from pyarrow import parquet
 
     place = directory / DOCUMENTS_NAME
     try:
-        # An object is small beside its stream's shards.
-        source = str(place) if isinstance(place, Path) else arrow.BufferReader(place.read_bytes())
-        with parquet.ParquetFile(source) as file:
+        with (
+            place.open("rb") if isinstance(place, Path) else RemoteFile(place) as source,
+            parquet.ParquetFile(source, pre_buffer=False) as file,
+        ):
             yield file
     except FileNotFoundError:
         raise StreamError(

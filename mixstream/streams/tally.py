@@ -35,7 +35,9 @@ class Tally:
         self._starts = shard_starts(stream.index.shard_samples)
         self._batches = self._read(stream.directory)
         self._names = ["begin", "num_tokens", *manifest.columns]
-        self._held: dict[str, npt.NDArray[Any]] = {name: np.zeros(0, np.int64) for name in self._names}
+        self._held: dict[str, npt.NDArray[Any]] = {}
+        self._coming: list[dict[str, npt.NDArray[Any]]] = []  # read, and not yet held
+        self._reached = 0  # token up to which documents were read, padding included
         self._first = 0  # number of the first that is held
         self._tokens = self._num_bytes = self._padding = self._truncated = 0
 
@@ -44,16 +46,19 @@ class Tally:
         samples = range(int(self._starts[number]), int(self._starts[number + 1]))
         first_token, last_token = (end * self._manifest.sequence_length for end in (samples.start, samples.stop))
         try:
-            while self.problem is None and self._reached() < last_token:
+            while self.problem is None and self._reached < last_token:
                 if not self._pull():
                     raise StreamError(
-                        f"{self._place}: its {self.num_documents} documents end at token {self._reached()}, the "
+                        f"{self._place}: its {self.num_documents} documents end at token {self._reached}, the "
                         f"samples of shard {number} at {last_token}; convert the corpus again with --overwrite"
                     )
         except (StreamError, RemoteError) as problem:
             self.problem = str(problem)
         if self.problem is not None:
             return None
+        parts = [self._held, *self._coming] if self._held else self._coming
+        self._held = {name: np.concatenate([part[name] for part in parts]) for name in self._names}
+        self._coming = []
         begin = self._held["begin"]
         passed = int(np.searchsorted(self._ends(), first_token, side="right"))
         self._first += passed
@@ -67,7 +72,7 @@ class Tally:
         """Read what is left, and compare the sums with stream.json."""
         try:
             while self.problem is None and self._pull():
-                self._held = {name: values[-1:] for name, values in self._held.items()}
+                self._coming = []
         except (StreamError, RemoteError) as problem:
             self.problem = str(problem)
         if self.problem is not None:
@@ -95,9 +100,6 @@ class Tally:
         ends: Int64 = self._held["begin"] + self._held["num_tokens"]
         return ends
 
-    def _reached(self) -> int:
-        return int(self._ends()[-1]) if len(self._held["begin"]) else 0
-
     def _pull(self) -> bool:
         """Read on; return whether there was more.
 
@@ -108,8 +110,7 @@ class Tally:
         if batch is None:
             return False
         self._check(batch)
-        for name in self._names:
-            self._held[name] = np.concatenate([self._held[name], batch[name]])
+        self._coming.append(batch)
         return True
 
     def _read(self, directory: Place) -> Iterator[dict[str, npt.NDArray[Any]]]:
@@ -149,6 +150,7 @@ class Tally:
         self._num_bytes += int(batch["num_bytes"].sum())
         self._padding += int(np.maximum(0, length - num_tokens).sum())
         self._truncated += int(np.maximum(0, num_tokens - length).sum())
+        self._reached = self.num_documents * length if self._manifest.layout == "documents" else self._tokens
 
 
 def open_tally(stream: Stream) -> Tally | None:

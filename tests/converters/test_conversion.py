@@ -124,7 +124,7 @@ def reference(rows: list[dict], fields: Fields, options: dict) -> dict[tuple[str
     return streams
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=ROWS,
     num_files=st.integers(1, 3),

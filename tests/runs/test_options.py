@@ -8,11 +8,12 @@ import shutil
 import pytest
 import torch
 from conftest import compress
+from documented import texts, write_documented
 from tiny import RUN, XDOGE, save, single
 
 from mixstream import Plan
 from mixstream.callbacks.exposure import Exposure
-from mixstream.errors import ShardError, StreamError
+from mixstream.errors import RecipeError, ShardError, StreamError
 from mixstream.loader import MixtureLoader
 from mixstream.runs.chain import run_recipe
 from mixstream.runs.folder import Result
@@ -112,3 +113,12 @@ def test_a_flipped_bit_in_a_held_out_shard_ends_the_run_with_its_name(streams, t
     training = RUN["training"] | {"verify_hashes": verify_hashes, "heldout_batches": 1}
     with pytest.raises(ShardError, match="heldout/shard.00000.mds"):
         train(single(tmp_path / "streams", tmp_path / "run", training=training))
+
+
+def test_streams_with_padding_are_refused_by_recipes(streams, tmp_path, train):
+    """Its model would learn to write the padding."""
+    root = shutil.copytree(streams, tmp_path / "streams")
+    write_documented(root / "eu.padded", texts(60), layout="documents")
+    with pytest.raises(RecipeError, match=r"samples of eu.padded are a document and its padding each, and a recipe's"):
+        train(single(root, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

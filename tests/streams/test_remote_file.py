@@ -197,8 +197,8 @@ def test_a_server_that_sends_all_or_nothing_is_asked_once_more(tmp_path):
     assert server.seen.count("GET") <= 3
 
 
-@pytest.mark.parametrize("kind", ["s3", "http", "file"])
-def test_readers_read_from_stores(bucket, s3, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["s3", "http", "file", "az"])
+def test_readers_read_from_stores(bucket, s3, tmp_path, kind, request):
     """The same rows as from files, in the same spans, from several kinds of stores."""
     import gzip
 
@@ -215,8 +215,13 @@ def test_readers_read_from_stores(bucket, s3, tmp_path, kind):
         table = pa.table({"text": texts})
         with new(tmp_path / "in" / name, table.schema) as writer:
             writer.write_table(table, max_chunksize=700)
-    root = {"s3": bucket.url, "http": f"{s3.endpoint}/{bucket.name}", "file": (tmp_path / "in").as_uri()}[kind]
-    bucket.upload(tmp_path / "in")
+    if kind == "az":
+        root = f"az://{request.getfixturevalue('container')}"
+        for path in (tmp_path / "in").iterdir():
+            (RemoteFolder.open(root) / path.name).put(path)
+    else:
+        root = {"s3": bucket.url, "http": f"{s3.endpoint}/{bucket.name}", "file": (tmp_path / "in").as_uri()}[kind]
+        bucket.upload(tmp_path / "in")
     for path in sorted((tmp_path / "in").iterdir()):
         (here,), (there,) = find_files([path]).files, find_files([f"{root}/{path.name}"]).files
         assert spans(here.file, 50_000) == spans(there.file, 50_000)
@@ -226,6 +231,35 @@ def test_readers_read_from_stores(bucket, s3, tmp_path, kind):
         ]
         assert rows[0] == rows[1]
         assert [row.values[0] for row in rows[0]] == texts
+
+
+@pytest.mark.parametrize("name", ["eu.a.jsonl", "eu.a.jsonl.zst", "eu.a.jsonl.gz", "eu.a.parquet", "eu.a.arrow"])
+def test_what_a_store_says_while_a_reader_reads_is_told_as_it_is(bucket, proxy, tmp_path, name, monkeypatch):
+    """A library in between does not make a damaged file out of it."""
+    import gzip
+
+    import pyarrow as pa
+
+    texts = [random.Random(number).randbytes(500).hex() for number in range(2000)]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    table = pa.table({"text": texts})
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        pq.write_table(table, path, row_group_size=100)
+    elif name.endswith("arrow"):
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=100)
+    else:
+        pack = {".gz": gzip.compress, ".zst": lambda data: pa.Codec("zstd").compress(data, asbytes=True)}
+        path.write_bytes(pack.get(path.suffix, bytes)(lines))
+    (found,) = find_files([bucket.put(name, path.read_bytes())]).files
+    monkeypatch.setattr("mixstream.streams.remote.file.PIECE_BYTES", PIECE)  # else all of it is here already
+    (span,) = spans(found.file, 1 << 30)
+    rows = read_span(found.file, span, Asked(("text",)))
+    assert next(rows).values == (texts[0],)
+    proxy.set(deny=name)
+    with pytest.raises(RemoteError, match=rf"{name}: .*403"):
+        list(rows)
 
 
 def test_the_footer_of_a_parquet_file_is_a_small_request(bucket, proxy, tmp_path):

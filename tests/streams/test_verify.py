@@ -117,8 +117,8 @@ def test_the_command_tells_a_row_a_stream_and_exits_2_on_problems(root, capsys):
     code, told = call()
     assert code == 0
     assert [line.split() for line in told.out.splitlines()][1:3] == [
-        ["ca.a", "5", "30", "5", "none"],
-        ["ca.a/heldout", "2", "9", "2", "none"],
+        ["ca.a", "5", "30", "5", "unknown", "none"],
+        ["ca.a/heldout", "2", "9", "2", "unknown", "none"],
     ]
     change(root / "ca.a" / "shard.00001.mds", -1, 0xFF)
     change(root / "gl.a" / "shard.00001.mds", -1, 0xFF)

@@ -1,4 +1,4 @@
-"""RemoteFile: an object that is read as a file is, from any place in it, with the next piece on its way meanwhile."""
+"""RemoteFile: an object that is read as a file is, from anywhere in it, with the next pieces on their way."""
 
 from __future__ import annotations
 
@@ -6,29 +6,34 @@ import hashlib
 import io
 import tempfile
 import threading
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from mixstream.errors import RemoteError
 from mixstream.streams.remote import obstores
 from mixstream.streams.remote.folder import RemoteFolder
+from mixstream.streams.remote.hub import is_hub, look_in_hub
 from mixstream.streams.remote.retry import Fault, Trying
 
 PIECE_BYTES = 8 << 20  # asked for at a time while reading goes on and on
+AHEAD = 2  # pieces on their way; with one, each would cost the store's latency
 LEAST_BYTES = 1 << 16  # asked for after a jump, such as to the footer of a Parquet file
 
 
 def look(place: RemoteFolder) -> tuple[int, str]:
     """Return an object's size in bytes and its version, which changes when it does.
 
-    The version is ``etag:...``, of a store without etags ``size:...``. What is not `ranged` cannot be looked at: it is
-    copied, and its version is ``sha256:...``.
+    The version is ``etag:...``, of a store without etags ``size:...``. What is neither `ranged` nor of the Hugging Face
+    hub cannot be looked at: it is copied, and its version is ``sha256:...``.
 
     Raises:
         FileNotFoundError: there is no such object.
         RemoteError: the store refuses, or does not answer for long.
     """
+    if is_hub(place):
+        return look_in_hub(place)
     if not place.ranged:
         with _copied(place) as copy:
             size, digest = copy.seek(0, io.SEEK_END), hashlib.sha256()
@@ -47,11 +52,19 @@ def look(place: RemoteFolder) -> tuple[int, str]:
             trying.failed(fault)
 
 
+class _Coming(NamedTuple):
+    """A piece on its way."""
+
+    start: int
+    stop: int
+    piece: Future[memoryview]
+
+
 class RemoteFile(io.RawIOBase):
-    """A read-only file over one object; never more than two pieces of it are held.
+    """A read-only file over one object; never more than three pieces of it are held.
 
     After a jump only what is asked for is fetched. Where the next read goes on, a piece is fetched at a time, and the
-    next one meanwhile by a thread. What is not `ranged`, or comes from a server that always sends the whole, is copied
+    next two meanwhile by threads. What is not `ranged`, or comes from a server that always sends the whole, is copied
     to a temporary file without a name, which is gone when this one is closed. Not for several threads at once, nor for
     a process that is forked meanwhile.
     """
@@ -62,7 +75,7 @@ class RemoteFile(io.RawIOBase):
         size_bytes: int | None = None,
         etag: str | None = None,
         ahead_stop: int | None = None,
-        piece_bytes: int = PIECE_BYTES,
+        piece_bytes: int | None = None,
     ) -> None:
         """Open an object; where its size is given, the first request is that of the first read.
 
@@ -71,7 +84,7 @@ class RemoteFile(io.RawIOBase):
             size_bytes: that it must have; None: whatever it has.
             etag: that it must have; None: the one it has first.
             ahead_stop: nothing from this byte on is fetched before it is asked for; None: all may be.
-            piece_bytes: fetched at a time while reading goes on.
+            piece_bytes: fetched at a time while reading goes on; None: `PIECE_BYTES`.
 
         Raises:
             FileNotFoundError: there is no such object.
@@ -81,8 +94,8 @@ class RemoteFile(io.RawIOBase):
         self._place = place
         self._position, self._size = 0, 0
         self._start, self._held = 0, memoryview(b"")  # the piece that is here
-        self._coming: tuple[int, int, Future[memoryview]] | None = None  # the next one, from where to where
-        self._thread: ThreadPoolExecutor | None = None
+        self._coming: deque[_Coming] = deque()  # the next ones
+        self._threads: ThreadPoolExecutor | None = None
         self._closing = threading.Event()
         self._copy: BinaryIO | None = None
         if not place.ranged:
@@ -93,7 +106,7 @@ class RemoteFile(io.RawIOBase):
         self._size = size_bytes if size_bytes is not None else self._size
         self._etag = etag
         self._ahead_stop = self._size if ahead_stop is None else min(ahead_stop, self._size)
-        self._piece_bytes = piece_bytes
+        self._piece_bytes = piece_bytes or PIECE_BYTES
 
     def readable(self) -> bool:
         """Return True."""
@@ -164,11 +177,11 @@ class RemoteFile(io.RawIOBase):
         """Stop what is on its way."""
         if not self.closed:
             self._closing.set()
-            if self._thread is not None:
-                self._thread.shutdown(wait=True, cancel_futures=True)
+            if self._threads is not None:
+                self._threads.shutdown(wait=True, cancel_futures=True)
             if self._copy is not None:
                 self._copy.close()
-            self._held, self._coming = memoryview(b""), None
+            self._held, self._coming = memoryview(b""), deque()
         super().close()
 
     def _be_open(self) -> None:
@@ -187,23 +200,31 @@ class RemoteFile(io.RawIOBase):
 
     def _take(self, most: int) -> None:
         """Have the piece that begins at the position."""
-        coming, self._coming = self._coming, None
         goes_on = len(self._held) > 0 and self._position == self._start + len(self._held)
         self._held = memoryview(b"")
-        if coming is not None and coming[0] <= self._position < coming[1]:
-            self._start, stop, future = coming
-            self._held = future.result()
+        if goes_on and self._coming:
+            self._start, stop, piece = self._coming.popleft()
+            self._held = piece.result()
         else:
+            for _, _, piece in self._coming:  # what was to come after somewhere else
+                piece.cancel()
+            self._coming.clear()
             self._start = self._position
             size = max(LEAST_BYTES, min(most, self._piece_bytes))
             if goes_on:
                 size = max(size, min(self._piece_bytes, self._ahead_stop - self._start))
             stop = min(self._start + size, self._size)
             self._held = self._fetch(self._start, stop)
-        if goes_on and stop < self._ahead_stop and self._copy is None:
-            self._thread = self._thread or ThreadPoolExecutor(1, "mixstream-ahead")
-            end = min(stop + self._piece_bytes, self._ahead_stop)
-            self._coming = stop, end, self._thread.submit(self._fetch, stop, end)
+        if goes_on and self._copy is None:
+            self._look_ahead(self._coming[-1].stop if self._coming else stop)
+
+    def _look_ahead(self, start: int) -> None:
+        """Have the pieces from `start` on fetched, which comes next."""
+        while len(self._coming) < AHEAD and start < self._ahead_stop:
+            self._threads = self._threads or ThreadPoolExecutor(AHEAD, "mixstream-ahead")
+            stop = min(start + self._piece_bytes, self._ahead_stop)
+            self._coming.append(_Coming(start, stop, self._threads.submit(self._fetch, start, stop)))
+            start = stop
 
     def _fetch(self, start: int, stop: int) -> memoryview:
         """Return bytes of the object, asked for again where a request breaks off.
