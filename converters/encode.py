@@ -129,9 +129,7 @@ class _Chosen(NamedTuple):
     def where(self, taken: Sequence[bool]) -> _Chosen:
         """Return those that are taken."""
         documents, splits, numbers = self
-        return _Chosen(
-            list(compress(documents, taken)), list(compress(splits, taken)), list(compress(numbers, taken))
-        )
+        return _Chosen(list(compress(documents, taken)), list(compress(splits, taken)), list(compress(numbers, taken)))
 
 
 def _chosen(task: EncodeTask, writer: PartWriter, rejects: _Rejects) -> Iterator[_Chosen]:
