@@ -125,7 +125,7 @@ def test_text_is_one_document_a_line(tmp_path):
         Row(0, ("lehena",)),
         Row(3, ("bigarrena\x0bjarraitzen du\u2028",)),
         BadRow(4, "not UTF-8 (unexpected end of data at byte 0), expected text in UTF-8", "\\xf1"),
-        BadRow(5, "a line of 101 bytes, expected at most 100 (see the greatest size of a document)", "x" * 101),
+        BadRow(5, "a line of 101 bytes, expected at most 100 (--max-document-bytes)", "x" * 101),
         Row(6, ("y" * 100,)),
     ]
     with pytest.raises(CorpusError, match=r"eu.wiki.txt: no field 'id' \(fields: text\); name one that is there"):
@@ -180,8 +180,8 @@ def test_rows_of_csv_that_are_wrong_one_by_one(tmp_path):
         (2, "1 fields, expected 2 as in the header"),
         (3, "not UTF-8 (invalid start byte at byte 3), expected text in UTF-8"),
         (5, "a NUL byte, expected text"),
-        (6, f"a line of {long + 2:,} bytes, expected at most {long - 0:,} (see the greatest size of a document)"),
-        (7, f"a line of {long + 3:,} bytes, expected at most {long - 0:,} (see the greatest size of a document)"),
+        (6, f"a line of {long + 2:,} bytes, expected at most {long - 0:,} (--max-document-bytes)"),
+        (7, f"a line of {long + 3:,} bytes, expected at most {long - 0:,} (--max-document-bytes)"),
     ]
     assert rows[-1] == Row(9, ("good",))
 
