@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from converters.documents import EXCLUDED, OUTSIDE, Document, Fields, Selection, UnfitError
+from converters.documents import EXCLUDED, OUTSIDE, Documents, Fields, Selection, UnfitError
 from converters.parts import Array, Part, PartWriter
 from converters.readers import Asked, BadRow, Rows, Span, locate, read_batches
 from converters.sources import SourceFile
@@ -107,8 +107,8 @@ def _encode(task: EncodeTask, tokenizer: Tokenizer) -> Part:
             wrong = set() if tokens is None else _with_ends(tokens, tokenizer)
             for place in sorted(wrong):
                 problem = f"the text makes the end-of-document token {info.eod_token_id}; take it out"
-                document = chosen.documents[place]
-                rejects.add(Reject(chosen.numbers[place], document.stream, problem, document.text[:200]))
+                stream, text = chosen.documents.streams[place], chosen.documents.texts[place]
+                rejects.add(Reject(chosen.numbers[place], stream, problem, text[:200]))
             if wrong and tokens is not None:
                 chosen = chosen.where([place not in wrong for place in range(len(tokens))])
                 tokens = [own for place, own in enumerate(tokens) if place not in wrong]
@@ -122,62 +122,61 @@ def _encode(task: EncodeTask, tokenizer: Tokenizer) -> Part:
 class _Chosen(NamedTuple):
     """Documents, the split of each, and the number of its row."""
 
-    documents: Sequence[Document]
+    documents: Documents
     splits: Sequence[str]
     numbers: Sequence[int]
 
     def where(self, taken: Sequence[bool]) -> _Chosen:
         """Return those that are taken."""
         documents, splits, numbers = self
-        return _Chosen(list(compress(documents, taken)), list(compress(splits, taken)), list(compress(numbers, taken)))
+        return _Chosen(documents.where(taken), list(compress(splits, taken)), list(compress(numbers, taken)))
 
 
 def _chosen(task: EncodeTask, writer: PartWriter, rejects: _Rejects) -> Iterator[_Chosen]:
     """Yield the documents that are taken, in the order of the span, many at a time."""
-    fields, selection = task.encoding.fields, _selection(task.encoding)
-    most = task.encoding.asked.max_document_bytes
+    selection = _selection(task.encoding)
     for rows in _rows(task, rejects):
         if isinstance(rows, BadRow):
-            rejects.add(Reject(rows.number, fields.stream_of(), rows.problem, rows.content))
+            rejects.add(Reject(rows.number, task.encoding.fields.stream_of(), rows.problem, rows.content))
             continue
+        for documents, numbers in _documents(rows, task, rejects):
+            chosen = _Chosen(documents, selection.splits_of(documents.ids), numbers)
+            if EXCLUDED in chosen.splits or OUTSIDE in chosen.splits:
+                taken = [split in (TRAIN, HELDOUT) for split in chosen.splits]
+                for stream, split in zip(documents.streams, chosen.splits, strict=True):
+                    if split in (EXCLUDED, OUTSIDE):
+                        writer.count(stream, split)
+                chosen = chosen.where(taken)
+            if chosen.documents.ids:
+                yield chosen
+
+
+def _documents(rows: Rows, task: EncodeTask, rejects: _Rejects) -> Iterator[tuple[Documents, Sequence[int]]]:
+    """Yield the documents of the rows that can be used, and their numbers: all at once, or else one by one."""
+    fields, most = task.encoding.fields, task.encoding.asked.max_document_bytes
+    try:
+        yield _short(fields.documents(rows.columns), most), rows.numbers
+        return
+    except UnfitError:
+        pass
+    for number, values in zip(rows.numbers, zip(*rows.columns, strict=True), strict=True):
         try:
-            chosen = _Chosen(_short(fields.documents(rows.columns), most), (), rows.numbers)
-        except UnfitError:
-            chosen = _fit(rows, task, rejects)
-        chosen = chosen._replace(splits=selection.splits_of([document.id for document in chosen.documents]))
-        if EXCLUDED in chosen.splits or OUTSIDE in chosen.splits:
-            taken = [split in (TRAIN, HELDOUT) for split in chosen.splits]
-            for document, split in zip(chosen.documents, chosen.splits, strict=True):
-                if split in (EXCLUDED, OUTSIDE):
-                    writer.count(document.stream, split)
-            chosen = chosen.where(taken)
-        if chosen.documents:
-            yield chosen
+            fields.document(values)
+            yield _short(fields.documents([[value] for value in values]), most), [number]
+        except UnfitError as problem:
+            rejects.add(Reject(number, fields.stream_of(values), str(problem), repr(values[0])[:200]))
 
 
-def _short(documents: list[Document], most: int) -> list[Document]:
+def _short(documents: Documents, most: int) -> Documents:
     """Return the documents, none of which is too long.
 
     Raises:
         UnfitError: one is.
     """
-    longest = max(len(document.content) for document in documents)
+    longest = max(map(len, documents.contents), default=0)
     if longest > most:
         raise UnfitError(f"a text of {longest:,} bytes, expected at most {most:,} (--max-document-bytes)")
     return documents
-
-
-def _fit(rows: Rows, task: EncodeTask, rejects: _Rejects) -> _Chosen:
-    """Return the documents of the rows that can be used."""
-    fields, most = task.encoding.fields, task.encoding.asked.max_document_bytes
-    numbers, documents = [], []
-    for number, values in zip(rows.numbers, zip(*rows.columns, strict=True), strict=True):
-        try:
-            documents += _short([fields.document(values)], most)
-            numbers.append(number)
-        except UnfitError as problem:
-            rejects.add(Reject(number, fields.stream_of(values), str(problem), repr(values[0])[:200]))
-    return _Chosen(documents, (), numbers)
 
 
 def _rows(task: EncodeTask, rejects: _Rejects) -> Iterator[Rows | BadRow]:
@@ -190,11 +189,11 @@ def _rows(task: EncodeTask, rejects: _Rejects) -> Iterator[Rows | BadRow]:
         rejects.add(Reject(None, task.encoding.fields.stream_of(), str(problem), ""))
 
 
-def _encoded(documents: Sequence[Document], tokenizer: Tokenizer) -> list[Array] | None:
+def _encoded(documents: Documents, tokenizer: Tokenizer) -> list[Array] | None:
     """Return the tokens of documents; None: they are their bytes."""
     if isinstance(tokenizer, ByteTokenizer):
         return None
-    return tokenizer.encode([document.text for document in documents])
+    return tokenizer.encode(documents.texts)
 
 
 def _with_ends(tokens: list[Array], tokenizer: Tokenizer) -> set[int]:

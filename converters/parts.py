@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from converters.documents import Document, text_hash
+from converters.documents import Documents, text_hash
 
 BLOCK_BYTES = 16 << 20  # of text, that a task holds in memory
 
@@ -198,7 +198,7 @@ class PartWriter:
     def add(
         self,
         splits: Sequence[str],
-        documents: Sequence[Document],
+        documents: Documents,
         tokens: Sequence[Array] | None,
         numbers: Sequence[int],
     ) -> None:
@@ -210,17 +210,20 @@ class PartWriter:
             tokens: of each, (tokens,), its end not among them; None: the bytes of its text.
             numbers: of the rows that they are, in the span.
         """
-        self._block.splits += splits
-        self._block.documents += documents
-        self._block.tokens += tokens or ()
-        self._block.numbers += numbers
-        self._block_bytes += sum([len(document.content) for document in documents])
+        block = self._block
+        block.keys += zip(documents.streams, splits, strict=True)
+        block.ids += documents.ids
+        block.contents += documents.contents
+        block.kept += documents.kept
+        block.tokens += tokens or ()
+        block.numbers += numbers
+        self._block_bytes += sum(map(len, documents.contents))
         if self._block_bytes >= BLOCK_BYTES:
             self._flush()
 
     def finish(self) -> Part:
         """Put the part in its place; return what is in it."""
-        if self._block.documents:
+        if self._block.ids:
             self._flush()
         self._documents.close()
         for file, suffix in ((self._tokens, "tokens"), (self._file, "documents")):
@@ -234,60 +237,60 @@ class PartWriter:
         import pyarrow
 
         block = self._block.grouped()
-        documents = block.documents
-        tokens = joined(documents, block.tokens, self._end)
+        tokens = joined(block.contents, block.tokens, self._end)
         self._tokens.write(tokens.data)
         num_tokens = np.diff(np.flatnonzero(tokens == self._end), prepend=-1)
-        num_bytes = [len(document.content) for document in documents]
-        columns: list[Any] = [[document.id for document in documents], num_tokens, num_bytes]
-        columns += [[document.kept[i] for document in documents] for i in range(len(self._keep))]
+        num_bytes = np.fromiter(map(len, block.contents), np.int64, len(block.contents))
+        columns: list[Any] = [block.ids, num_tokens, num_bytes]
+        columns += [[kept[i] for kept in block.kept] for i in range(len(self._keep))]
         if self._has_hashes:
-            columns.append([text_hash(document.stream, document.content).digest() for document in documents])
+            streams = (stream for stream, _ in block.keys)
+            columns.append([text_hash(*own).digest() for own in zip(streams, block.contents, strict=True)])
             columns.append(block.numbers)
         arrays = [pyarrow.array(own, kind) for own, kind in zip(columns, self._schema.types, strict=True)]
         self._documents.write_batch(pyarrow.record_batch(arrays, schema=self._schema))
         first = 0
-        for (stream, split), group in groupby(block.keys()):
+        for (stream, split), group in groupby(block.keys):
             last = first + sum(1 for _ in group)
-            self.runs.append(
-                Run(stream, split, last - first, int(num_tokens[first:last].sum()), sum(num_bytes[first:last]))
-            )
+            counts = (int(own[first:last].sum()) for own in (num_tokens, num_bytes))
+            self.runs.append(Run(stream, split, last - first, *counts))
             first = last
         self._block, self._block_bytes = _Block(), 0
 
 
 @dataclass
 class _Block:
-    """Documents that are held, with the split, the tokens (of none, where they are bytes) and the row of each."""
+    """Documents that are held, by column: stream and split, id, text in UTF-8, kept fields, tokens, number of the row.
 
-    splits: list[str] = field(default_factory=list)
-    documents: list[Document] = field(default_factory=list)
+    There are no tokens where they are the bytes of the texts.
+    """
+
+    keys: list[tuple[str, str]] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+    kept: list[tuple[float, ...]] = field(default_factory=list)
     tokens: list[Array] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
 
-    def keys(self) -> list[tuple[str, str]]:
-        """Return the stream and split of each."""
-        return list(zip((document.stream for document in self.documents), self.splits, strict=True))
-
     def grouped(self) -> _Block:
         """Return the same documents, those of one stream and split together, in the order in which they came."""
-        keys = self.keys()
-        if len(set(keys)) == 1:
+        if len(set(self.keys)) == 1:
             return self
-        order = sorted(range(len(keys)), key=keys.__getitem__)
+        order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
         return _Block(
-            [self.splits[place] for place in order],
-            [self.documents[place] for place in order],
+            [self.keys[place] for place in order],
+            [self.ids[place] for place in order],
+            [self.contents[place] for place in order],
+            [self.kept[place] for place in order],
             [self.tokens[place] for place in order] if self.tokens else [],
             [self.numbers[place] for place in order],
         )
 
 
-def joined(documents: Sequence[Document], tokens: Sequence[Array], end: Array) -> Array:
+def joined(contents: Sequence[bytes], tokens: Sequence[Array], end: Array) -> Array:
     """Return the tokens of all documents, of none: their bytes; each ended by `end`, (1,), which it does not hold."""
     if tokens:
         return np.concatenate([piece for own in tokens for piece in (own, end)], dtype=end.dtype, casting="unsafe")
-    contents = [document.content for document in documents]
     whole = np.frombuffer(b"\0".join([*contents, b""]), np.uint8).astype(end.dtype)
-    whole[np.cumsum([len(content) + 1 for content in contents]) - 1] = end
+    whole[np.cumsum(np.fromiter(map(len, contents), np.int64, len(contents)) + 1) - 1] = end
     return whole
