@@ -79,7 +79,7 @@ class _Uploading:
             making = Making(sources_of(corpus, executor), how_of(corpus, options))
             if existing.is_made_by(making):
                 existing.check_files()
-                return Converted(corpus.name, existing.manifests, kept=True)
+                return Converted(corpus.name, existing.manifests, kept=True, counts=existing.left_out)
             if corpus.stream is not None:
                 raise existing.differing(making)
         if corpus.stream is not None:

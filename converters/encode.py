@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from converters.documents import EXCLUDED, OUTSIDE, Documents, Fields, Selection, UnfitError
 from converters.parts import Array, Part, PartWriter
-from converters.readers import Asked, BadRow, Rows, Span, locate, read_batches
+from converters.readers import MISSING, Asked, BadRow, Rows, Span, locate, read_batches
 from converters.sources import SourceFile
 from converters.tokenise import ByteTokenizer, Tokenizer, TokenizerSpec, dtype_of
 from mixstream.errors import CorpusError, StreamError, TokenizerError
@@ -164,7 +164,14 @@ def _documents(rows: Rows, task: EncodeTask, rejects: _Rejects) -> Iterator[tupl
             fields.document(values)
             yield _short(fields.documents([[value] for value in values]), most), [number]
         except UnfitError as problem:
-            rejects.add(Reject(number, fields.stream_of(values), str(problem), repr(values[0])[:200]))
+            rejects.add(Reject(number, fields.stream_of(values), str(problem), _beginning(values[0])))
+
+
+def _beginning(value: Any) -> str:
+    """Return the beginning of a text, or of what is in its place."""
+    if value is None or value is MISSING:
+        return ""
+    return (value if isinstance(value, str) else repr(value))[:200]
 
 
 def _short(documents: Documents, most: int) -> Documents:

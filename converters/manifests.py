@@ -42,6 +42,7 @@ class Shared:
         samples: what samples are.
         making: all that decides the content.
         streams: names of all streams that are made.
+        left_out: documents of the corpus that are in none of them, by why.
     """
 
     corpus: Corpus
@@ -49,6 +50,7 @@ class Shared:
     samples: Samples
     making: Making
     streams: Sequence[str]
+    left_out: Mapping[str, int]
 
 
 def manifest_of(
@@ -104,6 +106,8 @@ def manifest_of(
             "holdout": options.holdout,
             "subsample": Subsample(share=options.subsample, seed=options.seed) if options.subsample else None,
             "sources": making.sources,
-            "conversion": Conversion(fingerprint=making.fingerprint, streams=tuple(shared.streams)),
+            "conversion": Conversion(
+                fingerprint=making.fingerprint, streams=tuple(shared.streams), left_out=dict(shared.left_out)
+            ),
         }
     )

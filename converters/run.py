@@ -125,7 +125,7 @@ class _Conversion:
             making = self._making()
             if existing.is_made_by(making):
                 existing.check_files()
-                return Converted(corpus.name, existing.manifests, kept=True)
+                return Converted(corpus.name, existing.manifests, kept=True, counts=existing.left_out)
             if corpus.stream is not None:
                 raise existing.differing(making)
         if corpus.stream is not None:
@@ -266,7 +266,8 @@ class _Conversion:
         entries: dict[str, list[Mapping[str, object]]] = {}
         for task, entry in zip(tasks, run_all(self._executor, write_shard_of, tasks), strict=True):
             entries.setdefault(task.directory, []).append(entry)
-        counts, shared = counts_of(parts), Shared(self._corpus, self._options, self._samples, making, names)
+        counts = counts_of(parts)
+        shared = Shared(self._corpus, self._options, self._samples, making, names, counts[""])
         for name in left:
             own = {
                 split: manifest_of(name, split, found, shared, counts[name], losses[name, split])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -172,11 +173,10 @@ def _show(done: list[Converted], ignored: list[str], place: Place, others: list[
             say(f"rejected documents: {path}")
     if others:
         say(f"{place} also holds, from elsewhere: {', '.join(others)}; remove what is not to be read")
-    left_out = {
-        what: sum(converted.counts.get(what, 0) for converted in done)
-        for what in sorted({what for converted in done for what in converted.counts})
-    }
-    told = "".join(f", {count:,} {LEFT_OUT.get(what, what)}" for what, count in left_out.items() if count)
+    left_out = Counter[str]()
+    for converted in done:
+        left_out.update(converted.counts)
+    told = "".join(f", {count:,} {what}" for what, count in sorted(left_out.items()) if count)
     documents = sum(
         manifest.num_documents or 0 for one in done for splits in one.manifests.values() for manifest in splits.values()
     )
