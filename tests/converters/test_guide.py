@@ -243,8 +243,8 @@ def test_its_tables_have_every_key_with_its_default():
     known = {**CorpusConfig.model_fields, **OptionsConfig.model_fields}
     assert told.keys() == known.keys()
     for key, field in known.items():
-        default = "needed" if field.is_required() else field.default
-        assert told[key] == {None: "none", (): "none", False: "false"}.get(default, str(default)), key
+        default = "none" if field.default in (None, ()) else str(field.default).lower()
+        assert told[key] == ("needed" if field.is_required() else default), key
 
 
 def test_the_first_commands_and_the_declaration_of_all_corpora(here, capsys):
