@@ -100,6 +100,7 @@ class OptionsConfig(FileModel):
     max_document_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 31)] = 16 << 20
     shard_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 31)] = SHARD_BYTES
     compression: str | None = None
+    min_samples: Annotated[int, Field(ge=1)] = 1
     span_bytes: Annotated[int, Field(ge=1)] | None = None
 
     def options(self, overwrite: bool = False) -> Options:

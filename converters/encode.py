@@ -129,22 +129,21 @@ class _Chosen(NamedTuple):
     def where(self, taken: Sequence[bool]) -> _Chosen:
         """Return those that are taken."""
         documents, splits, numbers = self
-        return _Chosen(
-            list(compress(documents, taken)), list(compress(splits, taken)), list(compress(numbers, taken))
-        )
+        return _Chosen(list(compress(documents, taken)), list(compress(splits, taken)), list(compress(numbers, taken)))
 
 
 def _chosen(task: EncodeTask, writer: PartWriter, rejects: _Rejects) -> Iterator[_Chosen]:
     """Yield the documents that are taken, in the order of the span, many at a time."""
     fields, selection = task.encoding.fields, _selection(task.encoding)
+    most = task.encoding.asked.max_document_bytes
     for rows in _rows(task, rejects):
         if isinstance(rows, BadRow):
             rejects.add(Reject(rows.number, fields.stream_of(), rows.problem, rows.content))
             continue
         try:
-            chosen = _Chosen(fields.documents(rows.columns), (), rows.numbers)
+            chosen = _Chosen(_short(fields.documents(rows.columns), most), (), rows.numbers)
         except UnfitError:
-            chosen = _fit(rows, fields, rejects)
+            chosen = _fit(rows, task, rejects)
         chosen = chosen._replace(splits=selection.splits_of([document.id for document in chosen.documents]))
         if EXCLUDED in chosen.splits or OUTSIDE in chosen.splits:
             taken = [split in (TRAIN, HELDOUT) for split in chosen.splits]
@@ -156,12 +155,25 @@ def _chosen(task: EncodeTask, writer: PartWriter, rejects: _Rejects) -> Iterator
             yield chosen
 
 
-def _fit(rows: Rows, fields: Fields, rejects: _Rejects) -> _Chosen:
+def _short(documents: list[Document], most: int) -> list[Document]:
+    """Return the documents, none of which is too long.
+
+    Raises:
+        UnfitError: one is.
+    """
+    longest = max(len(document.content) for document in documents)
+    if longest > most:
+        raise UnfitError(f"a text of {longest:,} bytes, expected at most {most:,} (--max-document-bytes)")
+    return documents
+
+
+def _fit(rows: Rows, task: EncodeTask, rejects: _Rejects) -> _Chosen:
     """Return the documents of the rows that can be used."""
+    fields, most = task.encoding.fields, task.encoding.asked.max_document_bytes
     numbers, documents = [], []
     for number, values in zip(rows.numbers, zip(*rows.columns, strict=True), strict=True):
         try:
-            documents.append(fields.document(values))
+            documents += _short([fields.document(values)], most)
             numbers.append(number)
         except UnfitError as problem:
             rejects.add(Reject(number, fields.stream_of(values), str(problem), repr(values[0])[:200]))

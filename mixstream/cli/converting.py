@@ -54,6 +54,7 @@ def convert(
     on_error: Annotated[str, typer.Option(help="stop, or quarantine: bad documents go to rejects.jsonl.")] = "stop",
     max_rejects: Annotated[int | None, typer.Option(help="In quarantine: stop at more bad ones of a corpus.")] = None,
     max_document_bytes: Annotated[int, typer.Option(help="A longer document is a bad one.")] = 16 << 20,
+    min_samples: Annotated[int, typer.Option(help="Of a stream; one of fewer is refused.")] = 1,
     shard_bytes: Annotated[int, typer.Option(help="Size at which a shard ends.")] = 1 << 26,
     compression: Annotated[str | None, typer.Option(help="Of shards: zstd, zstd:1 to zstd:22; none: raw.")] = None,
     span_bytes: Annotated[int | None, typer.Option(help="Bytes of sources a task; none: by the corpus's size.")] = None,
@@ -73,6 +74,11 @@ def convert(
         raise CorpusError("--out is missing; give a folder, or a URL such as s3://bucket/streams")
     found, options, ignored = _declared(context, corpora, config, overwrite)
     place = find_place(out)
+    if cluster and staging is None and not isinstance(place, Path):
+        raise CorpusError(
+            f"{out}: streams for a URL are written to a folder first; name one that all workers of the cluster see "
+            f"with --staging"
+        )
     if workers is None:
         workers = 0 if cluster else processes_for(sum(file.size_bytes for corpus in found for file in corpus.files))
     done = []
@@ -160,8 +166,8 @@ def _show(done: list[Converted], ignored: list[str], place: Place, others: list[
         say(f"ignored {path}: no corpus format")
     table(("stream", "documents", "tokens", "samples", "held-out samples", ""), rows)
     for converted in done:
-        for name, tokens in converted.too_small.items():
-            say(f"no stream {name}: its {tokens:,} tokens are fewer than one sample")
+        for name, samples in converted.too_small.items():
+            say(f"no stream {name}: {samples:,} samples are too few (--min-samples)")
         for path in converted.rejects:
             say(f"rejected documents: {path}")
     if others:
