@@ -249,7 +249,7 @@ class _Conversion:
         """Write all shards, then put each stream in its place."""
         manifests: dict[str, Mapping[str, StreamManifest]] = {}
         for name in names:
-            done = made_already(self._out, name, making)
+            done = made_already(self._out / name, making) if (work / "placed" / name).exists() else None
             if done is not None:  # by a run that was killed after that
                 manifests[name] = done
         left = [name for name in names if name not in manifests]
@@ -279,6 +279,8 @@ class _Conversion:
                 write_whole(place / MANIFEST_NAME, dump_json(manifest))
                 write_index(place, entries[str(place)])
             put_in_place(places[name, TRAIN], self._out / name)
+            (work / "placed").mkdir(exist_ok=True)
+            (work / "placed" / name).touch()
             manifests[name] = own
         return {name: manifests[name] for name in names}
 

@@ -176,7 +176,7 @@ def _show(done: list[Converted], ignored: list[str], place: Place, others: list[
     left_out = Counter[str]()
     for converted in done:
         left_out.update(converted.counts)
-    told = "".join(f", {count:,} {what}" for what, count in sorted(left_out.items()) if count)
+    told = "".join(f", {count:,} {LEFT_OUT.get(what, what)}" for what, count in sorted(left_out.items()) if count)
     documents = sum(
         manifest.num_documents or 0 for one in done for splits in one.manifests.values() for manifest in splits.values()
     )
