@@ -110,6 +110,9 @@ def _declared(
         return found, options, ignored
     if not paths:
         raise CorpusError("no corpus; give files, folders, globs or URLs, or --config corpora.yaml")
+    declaration = next((path for path in paths if path.endswith((".yaml", ".yml"))), None)
+    if declaration is not None:
+        raise CorpusError(f"{declaration}: holds no text; if it declares corpora, give it as --config {declaration}")
     values: Mapping[str, Any] = context.params
     fields = parse(FieldsConfig, {name: values[name] for name in FIELDS if name in given}, "options")
     known = OptionsConfig.model_fields
