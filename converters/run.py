@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from converters.corpus import Corpus, Making, Options, digest_of, how_of, span_bytes_of
 from converters.cut import Samples, ShardTask, TableTask, write_shard_of, write_table
 from converters.documents import EXCLUDED
 from converters.duplicates import DUPLICATE, DropTask, FindTask, buckets_of, drop_duplicates, find_duplicates
-from converters.encode import REJECTED, EncodeTask, Encoding, encode_span, save_tokenizer, too_many
+from converters.encode import REJECTED, EncodeTask, Encoding, cannot_write, encode_span, save_tokenizer, too_many
 from converters.executors import run_all
 from converters.existing import Existing, check_free, made_already
 from converters.packing import Sequenced, sequences
@@ -22,13 +23,14 @@ from converters.rejects import write_rejects
 from converters.sources import SourceFile, sha256, version_of
 from converters.tokenise import dtype_of
 from converters.work import work_folder
-from mixstream.errors import CorpusError
+from mixstream.errors import CorpusError, StreamError
 from mixstream.formats import dump_json, write_whole
 from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, TRAIN, Source, StreamManifest
 from mixstream.streams.placing import put_in_place
 from mixstream.streams.writer import TOKENS, write_index
 
 OnCount = Callable[[int], None]
+TOO_FEW = "of streams smaller than a sample"  # documents in no stream, as they are counted
 
 
 def ignore(count: int) -> None:
@@ -74,7 +76,12 @@ class Converted:
 
 
 def convert_corpus(
-    corpus: Corpus, out: Path, options: Options, executor: Executor, progress: Progress = Progress()
+    corpus: Corpus,
+    out: Path,
+    options: Options,
+    executor: Executor,
+    progress: Progress = Progress(),
+    taken: Mapping[str, str] = MappingProxyType({}),
 ) -> Converted:
     """Make the streams of a corpus in the folder `out`, each whole or not at all.
 
@@ -86,6 +93,7 @@ def convert_corpus(
         options: how.
         executor: runs the tasks; where it is a cluster, `out` must be a folder that all see.
         progress: is told how far it is.
+        taken: {stream: corpus} that others of the same run have made.
 
     Raises:
         CorpusError: a file cannot be read, a document cannot be used, or there is less than one sample of text.
@@ -93,18 +101,27 @@ def convert_corpus(
         StreamError: a stream of that name was made from something else, or what is there is no stream; another
             process converts the same corpus to the same place; or the folder cannot be written.
     """
-    return _Conversion(corpus, out, options, executor, progress).convert()
+    return _Conversion(corpus, out, options, executor, progress, taken).convert()
 
 
 class _Conversion:
     """One corpus on its way."""
 
-    def __init__(self, corpus: Corpus, out: Path, options: Options, executor: Executor, progress: Progress) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        out: Path,
+        options: Options,
+        executor: Executor,
+        progress: Progress,
+        taken: Mapping[str, str],
+    ) -> None:
         self._corpus = corpus
         self._out = out
         self._options = options
         self._executor = executor
         self._progress = progress
+        self._taken = taken
         self._info = options.loaded.info
         self._how = how_of(corpus, options)
         self._samples = Samples(
@@ -131,11 +148,14 @@ class _Conversion:
             check_free(self._out / corpus.stream, options.overwrite)
         key = digest_of([[(file.name, file.size_bytes, file.version) for file in corpus.files], self._how])
         with work_folder(self._out, corpus.name, key) as work:
-            return self._convert(work)
+            try:
+                return self._convert(work)
+            except OSError as problem:  # what this process writes itself; tasks and readers tell of theirs
+                raise cannot_write(work, problem) from None
 
     def _convert(self, work: Path) -> Converted:
         making = self._making(work)
-        parts = self._encode(work)
+        encoded = parts = self._encode(work)
         if self._options.deduplicate:
             parts = self._without_duplicates(work, parts)
         for file in self._corpus.files:
@@ -143,15 +163,29 @@ class _Conversion:
         found = sequences(parts)
         names = sorted({stream for stream, _ in found})
         too_small = {name: self._tokens(found, name) for name in names if not self._num_samples(found, name, TRAIN)}
-        if self._corpus.stream is not None and (too_small or not names):
-            raise self._too_little(parts, sum(too_small.values()))
         made = [name for name in names if name not in too_small]
+        if not made:
+            raise self._too_little(encoded, sum(too_small.values()))
         for name in made:
-            check_free(self._out / name, self._options.overwrite, making.fingerprint)
+            self._check_free(name, making)
         counts = _counts(parts)
-        rejects = write_rejects(parts, self._corpus, made, work, self._out) if counts[""][REJECTED] else ()
+        counts[""][TOO_FEW] = sum(found[key].total_documents for key in found if key[0] in too_small)
+        rejects = write_rejects(encoded, self._corpus, made, work, self._out)
         manifests = self._write_streams(work, found, made, making, parts)
         return Converted(self._corpus.name, manifests, False, too_small, counts[""], rejects)
+
+    def _check_free(self, name: str, making: Making) -> None:
+        """Check that a stream may be put in its place.
+
+        Raises:
+            StreamError: there is another one, be it of another corpus of this run.
+        """
+        if name in self._taken:
+            raise StreamError(
+                f"{self._out / name}: is made by two corpora, {self._taken[name]} and {self._corpus.name}; make them "
+                f"one corpus, or give one another language or domain"
+            )
+        check_free(self._out / name, self._options.overwrite, making.fingerprint)
 
     def _making(self, work: Path | None = None) -> Making:
         """Return all that decides the content; hashes of files are noted in the work folder, if there is one."""
@@ -212,7 +246,15 @@ class _Conversion:
         if self._options.exclude is None:
             return None
         copy = work / "excluded"
-        copy.write_bytes(self._options.exclude.read_bytes())
+        content = self._options.exclude.read_bytes()
+        try:
+            content.decode()
+        except UnicodeDecodeError as problem:
+            line = content[: problem.start].count(b"\n") + 1
+            raise CorpusError(
+                f"{self._options.exclude}: line {line} is not UTF-8; --exclude needs an id a line"
+            ) from None
+        copy.write_bytes(content)
         return str(copy)
 
     def _without_duplicates(self, work: Path, parts: list[Part]) -> list[Part]:
@@ -242,7 +284,11 @@ class _Conversion:
     ) -> dict[str, Mapping[str, StreamManifest]]:
         """Write all shards, then put each stream in its place."""
         manifests: dict[str, Mapping[str, StreamManifest]] = {}
+        placed = work / "placed"
+        placed.mkdir(exist_ok=True)
         for name in names:
+            if self._options.overwrite and not (placed / name).exists():
+                continue  # what is there may be damaged
             done = made_already(self._out, name, making)
             if done is not None:  # by a run that was killed after that
                 manifests[name] = done
@@ -271,7 +317,9 @@ class _Conversion:
                 place = places[name, split]
                 write_whole(place / MANIFEST_NAME, dump_json(manifest))
                 write_index(place, entries[str(place)])
+            self._check_free(name, making)  # another process may have put one there
             put_in_place(places[name, TRAIN], self._out / name)
+            (placed / name).touch()
             manifests[name] = own
         return {name: manifests[name] for name in names}
 
@@ -308,7 +356,7 @@ class _Conversion:
         files = ", ".join(file.name for file in self._corpus.files[:3])
         more = f" and {len(self._corpus.files) - 3:,} more" if len(self._corpus.files) > 3 else ""
         rejected = sum(part.count(REJECTED) for part in parts)
-        told = f" ({rejected:,} documents cannot be used)" if rejected else ""
+        told = f" ({rejected:,} documents cannot be used, see {_rejects_of(parts)} and others)" if rejected else ""
         return CorpusError(
             f"{files}{more}: {tokens} tokens are fewer than one sample of {self._options.sequence_length}{told}; give "
             f"more text or a smaller --sequence-length"
@@ -417,7 +465,11 @@ def source_of(task: HashTask) -> Source:
     noted = None if task.noted is None else Path(task.noted) / digest_of([file.name, file.size_bytes, file.version])
     if noted is not None and noted.exists():
         return Source.model_validate_json(noted.read_text())
-    source = Source(name=file.name, size_bytes=file.size_bytes, sha256=sha256(file), etag=file.etag)
+    try:
+        content = sha256(file)
+    except OSError as problem:
+        raise CorpusError(f"{file.name}: cannot be read ({problem.strerror}); mend that or leave it out") from None
+    source = Source(name=file.name, size_bytes=file.size_bytes, sha256=content, etag=file.etag)
     if noted is not None:
         write_whole(noted, source.model_dump_json())
     return source
@@ -433,6 +485,11 @@ def check_unchanged(file: SourceFile) -> None:
         now = version_of(file.place) if file.place.exists() else None
         if now != (file.size_bytes, file.version):
             raise CorpusError(f"{file.name}: was changed while it was read; run the same command again")
+
+
+def _rejects_of(parts: Iterable[Part]) -> str:
+    """Return the file of the first span that has documents which cannot be used."""
+    return next(f"{part.path}.rejects" for part in parts if part.count(REJECTED))
 
 
 def _counts(parts: Iterable[Part]) -> dict[str, Counter[str]]:

@@ -166,6 +166,8 @@ def _show(done: list[Converted], ignored: list[str], place: Place, others: list[
     }
     told = "".join(f", {count:,} {what}" for what, count in left_out.items() if count)
     documents = sum(
-        manifest.num_documents or 0 for one in done for splits in one.manifests.values() for manifest in splits.values()
+        (splits["train"].num_documents or 0) + (splits["train"].heldout_documents or 0)
+        for one in done
+        for splits in one.manifests.values()
     )
     say(f"{documents:,} documents in {len(rows)} streams in {place}{told}")
