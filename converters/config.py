@@ -21,7 +21,7 @@ from mixstream.streams.writer import SHARD_BYTES, TOKENS
 TAKEN = (TOKENS, "id", "begin", "num_tokens", "num_bytes", "hash")
 """Names that columns of samples or of documents.parquet have already."""
 
-Language = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
+Language = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 
 
@@ -100,6 +100,7 @@ class OptionsConfig(FileModel):
     max_document_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 31)] = 16 << 20
     shard_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 31)] = SHARD_BYTES
     compression: str | None = None
+    min_samples: Annotated[int, Field(ge=1)] = 1
     span_bytes: Annotated[int, Field(ge=1)] | None = None
 
     def options(self, overwrite: bool = False) -> Options:
@@ -136,20 +137,26 @@ def read_config(path: Path) -> CorporaConfig:
     return parse(CorporaConfig, load_yaml(path, "--config names one"), str(path))
 
 
-def corpora_of_config(config: CorporaConfig) -> list[Corpus]:
+def corpora_of_config(config: CorporaConfig) -> tuple[list[Corpus], list[str]]:
     """Find the files of every corpus.
 
+    Returns:
+        The corpora in the order of their names, and files of no known format, which are left out.
+
     Raises:
-        CorpusError: there are none, or a name is no LANGUAGE.DOMAIN.
+        CorpusError: there are none, a name is no LANGUAGE.DOMAIN, or two corpora make the same stream.
     """
-    corpora = []
+    corpora: list[Corpus] = []
+    ignored: list[str] = []
     for name, own in sorted(config.corpora.items()):
         sources = (own.sources,) if isinstance(own.sources, str) else own.sources
         if not own.names_streams:
-            _check_name(name, "corpora")
-        files = _all_of(find_files(sources))
-        corpora.append(Corpus(name, files, own.fields(None if own.names_streams else name), own.document))
-    return corpora
+            _check_name(name, f"corpora {name}")
+        found = find_files(sources)
+        corpora.append(Corpus(name, _all_of(found), own.fields(None if own.names_streams else name), own.document))
+        ignored += found.ignored
+    _check_distinct(corpora)
+    return corpora, ignored
 
 
 def corpora_of_paths(paths: Sequence[str], fields: FieldsConfig, name: str | None) -> tuple[list[Corpus], list[str]]:
@@ -171,12 +178,14 @@ def corpora_of_paths(paths: Sequence[str], fields: FieldsConfig, name: str | Non
     if name is not None:
         if fields.names_streams:
             raise CorpusError("--name and a language or domain are both given; keep one of them")
-        _check_name(name, "--name")
+        _check_name(name, f"--name {name}")
         return [Corpus(name, _all_of(found), fields.fields(name), fields.document)], ignored
     if fields.names_streams:
         label = f"{fields.language or 'all'}.{fields.domain or 'all'}"
         return [Corpus(label, _all_of(found), fields.fields(), fields.document)], ignored
     streams = by_stream(found)
+    for own, files in streams.items():
+        _check_name(own, str(files[0].place))
     return [Corpus(own, streams[own], fields.fields(own), fields.document) for own in sorted(streams)], ignored
 
 
@@ -185,8 +194,21 @@ def _all_of(found: Found) -> tuple[SourceFile, ...]:
 
 
 def _check_name(name: str, where: str) -> None:
-    if not is_stream_name(name):
-        raise CorpusError(
-            f"{where} {name}: makes a stream named {name!r}, expected LANGUAGE.DOMAIN such as eu.wiki; rename it, or "
-            f"say its language and domain"
-        )
+    """Refuse what is no LANGUAGE.DOMAIN, and numbers as languages: ``20231101.eu`` is a dump's date and language."""
+    if is_stream_name(name) and name[0].isalpha():
+        return
+    language = f" of the language {name.partition('.')[0]!r}" if is_stream_name(name) else ""
+    raise CorpusError(
+        f"{where}: makes a stream named {name!r}{language}, expected LANGUAGE.DOMAIN such as eu.wiki; rename it, or "
+        f"say its language and domain"
+    )
+
+
+def _check_distinct(corpora: Sequence[Corpus]) -> None:
+    makers: dict[str, str] = {}
+    for corpus in corpora:
+        if corpus.stream is not None and makers.setdefault(corpus.stream, corpus.name) != corpus.name:
+            raise CorpusError(
+                f"corpora {makers[corpus.stream]} and {corpus.name}: both make the stream {corpus.stream!r}; list all "
+                f"its sources in one of them, or give one another domain"
+            )

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from converters.corpus import Corpus, Making, Options, how_of
 from converters.existing import Existing, check_free
+from converters.hashing import sources_of
 from converters.rejects import rejects_beside
-from converters.run import Converted, Progress, convert_corpus, sources_of
+from converters.run import Converted, Progress, convert_corpus
 from mixstream.errors import StreamError
 from mixstream.streams.index import INDEX_NAME
 from mixstream.streams.place import Place
@@ -84,7 +85,7 @@ class _Uploading:
             making = Making(sources_of(corpus, executor), how_of(corpus, options))
             if existing.is_made_by(making):
                 existing.check_files()
-                return Converted(corpus.name, existing.manifests, kept=True)
+                return Converted(corpus.name, existing.manifests, kept=True, counts=existing.left_out)
             if corpus.stream is not None:
                 raise existing.differing(making)
         if corpus.stream is not None:

@@ -63,6 +63,7 @@ class Options:
         shard_bytes: size at which a shard ends.
         compression: of shards, such as ``zstd:3``; None: raw.
         span_bytes: of files, that one task reads; None: by the size of the corpus.
+        min_samples: of a stream; there is none of fewer.
         overwrite: replace streams that were made from something else.
     """
 
@@ -80,6 +81,7 @@ class Options:
     shard_bytes: int = SHARD_BYTES
     compression: str | None = None
     span_bytes: int | None = None
+    min_samples: int = 1
     overwrite: bool = False
 
     @cached_property
@@ -147,6 +149,7 @@ def how_of(corpus: Corpus, options: Options) -> dict[str, Any]:
         "longest document": options.max_document_bytes,
         "shard size": options.shard_bytes,
         "compression": options.compression,
+        "fewest samples": options.min_samples,
         "span size": span_bytes_of(corpus, options),
     }
 

@@ -49,6 +49,11 @@ class Samples:
         """What one sample takes of the sequence: tokens, or documents."""
         return self.sequence_length if self.layout == "packed" else 1
 
+    def count(self, sequenced: Sequenced) -> int:
+        """Return how many samples a split's documents make."""
+        units = sequenced.total_tokens if self.layout == "packed" else sequenced.total_documents
+        return units // self.units
+
 
 @dataclass(frozen=True)
 class ShardTask:

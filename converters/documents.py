@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, NamedTuple
 
 import xxhash
@@ -42,6 +43,30 @@ class Document(NamedTuple):
     kept: tuple[float, ...]
 
 
+class Documents(NamedTuple):
+    """Several documents, by column; see `Document`."""
+
+    ids: list[str]
+    streams: list[str]
+    texts: list[str]
+    contents: list[bytes]
+    kept: list[tuple[float, ...]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def where(self, taken: Sequence[bool]) -> Documents:
+        """Return those that are taken."""
+        ids, streams, texts, contents, kept = self
+        return Documents(
+            list(compress(ids, taken)),
+            list(compress(streams, taken)),
+            list(compress(texts, taken)),
+            list(compress(contents, taken)),
+            list(compress(kept, taken)),
+        )
+
+
 @dataclass(frozen=True)
 class Fields:
     """Which fields of a corpus mean what; dotted paths name nested ones.
@@ -74,7 +99,7 @@ class Fields:
         """Those of the fields asked for that need not be there."""
         return frozenset() if self.id else frozenset(["id"])
 
-    def documents(self, columns: Sequence[Sequence[Any]]) -> list[Document]:
+    def documents(self, columns: Sequence[Sequence[Any]]) -> Documents:
         """Return documents from the values of the fields `asked`, by column.
 
         Raises:
@@ -85,26 +110,23 @@ class Fields:
         if set(map(type, texts)) - {str} or not all(texts) or any(map(str.isspace, texts)):
             raise UnfitError("a text is missing or empty")
         try:
-            contents = [text.encode() for text in texts]
+            contents = list(map(str.encode, texts))
         except UnicodeEncodeError as problem:
             raise UnfitError(f"a text is not Unicode ({problem.reason})") from None
         at = 2 + (self.language_field is not None) + (self.domain_field is not None)
         streams = [self._stream(values) for values in zip(*columns[2:at], strict=True)]
         if at == 2:
             streams = [self._stream(())] * len(texts)
-        ids = given
+        ids = list(given)
         if set(map(type, given)) - {str}:
             ids = list(map(self._id, given, streams, contents))
         _check_unicode("".join(ids))
+        kept: list[tuple[float, ...]] = [()] * len(texts)
         if self.keep:
-            numbers = [
-                [self._number(name, own) for own in column]
-                for name, column in zip(self.keep, columns[at:], strict=True)
-            ]
-            kept: Iterable[tuple[float, ...]] = zip(*numbers, strict=True)
-        else:
-            kept = [()] * len(texts)
-        return list(map(Document._make, zip(ids, streams, texts, contents, kept, strict=True)))
+            named = zip(self.keep, columns[at:], strict=True)
+            numbers = ([self._number(name, own) for own in column] for name, column in named)
+            kept = list(zip(*numbers, strict=True))
+        return Documents(ids, streams, list(texts), contents, kept)
 
     def document(self, values: Sequence[Any]) -> Document:
         """Return one document from the values of the fields `asked`.
@@ -121,7 +143,8 @@ class Fields:
             text.encode()
         except UnicodeEncodeError as problem:
             raise UnfitError(f"the text is not Unicode ({problem.reason})") from None
-        return self.documents([[value] for value in values])[0]
+        ids, streams, texts, contents, kept = self.documents([[value] for value in values])
+        return Document(ids[0], streams[0], texts[0], contents[0], kept[0])
 
     def stream_of(self, values: Sequence[Any] = ()) -> str:
         """Return the stream that a document belongs to, or "" where its fields do not say, or there are none."""

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from converters.documents import EXCLUDED, OUTSIDE, Document, Fields, Selection, UnfitError
+from converters.documents import EXCLUDED, OUTSIDE, Documents, Fields, Selection, UnfitError
 from converters.parts import Array, Part, PartWriter, note_whole
-from converters.readers import Asked, BadRow, Rows, Span, locate, read_batches
+from converters.readers import MISSING, Asked, BadRow, Rows, Span, locate, read_batches
 from converters.sources import SourceFile
 from converters.tokenise import ByteTokenizer, Tokenizer, TokenizerSpec, dtype_of
 from mixstream.errors import CorpusError, StreamError, TokenizerError
 from mixstream.streams.manifest import HELDOUT, TRAIN
 
 REJECTED = "rejected"
-BATCH_DOCUMENTS = 256
-BATCH_BYTES = 1 << 20  # of text in one call of the tokenizer
 
 OnError = Literal["stop", "quarantine"]
 
@@ -103,16 +102,17 @@ def _encode(task: EncodeTask, tokenizer: Tokenizer) -> Part:
     rejects = _Rejects(task)
     keep = encoding.fields.keep
     with PartWriter(task.path, dtype_of(info), info.eod_token_id, keep, encoding.has_hashes) as writer:
-        for batch in _batches(_chosen(task, writer, rejects)):
-            documents = [one.document for one in batch]
-            tokens = _encoded(documents, tokenizer)
+        for chosen in _chosen(task, writer, rejects):
+            tokens = _encoded(chosen.documents, tokenizer)
             wrong = set() if tokens is None else _with_ends(tokens, tokenizer)
-            for place in wrong:
+            for place in sorted(wrong):
                 problem = f"the text makes the end-of-document token {info.eod_token_id}; take it out"
-                rejects.add(Reject(batch[place].number, documents[place].stream, problem, documents[place].text[:200]))
-            for place, one in enumerate(batch):
-                if place not in wrong:
-                    writer.add(one.split, one.document, None if tokens is None else tokens[place], one.number)
+                stream, text = chosen.documents.streams[place], chosen.documents.texts[place]
+                rejects.add(Reject(chosen.numbers[place], stream, problem, text[:200]))
+            if wrong and tokens is not None:
+                chosen = chosen.where([place not in wrong for place in range(len(tokens))])
+                tokens = [own for place, own in enumerate(tokens) if place not in wrong]
+            writer.add(chosen.splits, chosen.documents, tokens, chosen.numbers)
         for reject in rejects.found:
             writer.count(reject.stream, REJECTED)
         rejects.save()
@@ -120,46 +120,70 @@ def _encode(task: EncodeTask, tokenizer: Tokenizer) -> Part:
 
 
 class _Chosen(NamedTuple):
-    """A document that is taken, its split, and the number of its row."""
+    """Documents, the split of each, and the number of its row."""
 
-    document: Document
-    split: str
-    number: int
+    documents: Documents
+    splits: Sequence[str]
+    numbers: Sequence[int]
+
+    def where(self, taken: Sequence[bool]) -> _Chosen:
+        """Return those that are taken."""
+        documents, splits, numbers = self
+        return _Chosen(documents.where(taken), list(compress(splits, taken)), list(compress(numbers, taken)))
 
 
-def _chosen(task: EncodeTask, writer: PartWriter, rejects: _Rejects) -> Iterator[list[_Chosen]]:
+def _chosen(task: EncodeTask, writer: PartWriter, rejects: _Rejects) -> Iterator[_Chosen]:
     """Yield the documents that are taken, in the order of the span, many at a time."""
-    fields, selection = task.encoding.fields, _selection(task.encoding)
+    selection = _selection(task.encoding)
     for rows in _rows(task, rejects):
         if isinstance(rows, BadRow):
-            rejects.add(Reject(rows.number, fields.stream_of(), rows.problem, rows.content))
+            rejects.add(Reject(rows.number, task.encoding.fields.stream_of(), rows.problem, rows.content))
             continue
-        try:
-            numbers, documents = rows.numbers, fields.documents(rows.columns)
-        except UnfitError:
-            numbers, documents = _fit(rows, fields, rejects)
-        splits = selection.splits_of([document.id for document in documents])
-        if EXCLUDED in splits or OUTSIDE in splits:
-            for document, split in zip(documents, splits, strict=True):
-                if split in (EXCLUDED, OUTSIDE):
-                    writer.count(document.stream, split)
-        yield [
-            _Chosen(document, split, number)
-            for document, split, number in zip(documents, splits, numbers, strict=True)
-            if split in (TRAIN, HELDOUT)
-        ]
+        for documents, numbers in _documents(rows, task, rejects):
+            chosen = _Chosen(documents, selection.splits_of(documents.ids), numbers)
+            if EXCLUDED in chosen.splits or OUTSIDE in chosen.splits:
+                taken = [split in (TRAIN, HELDOUT) for split in chosen.splits]
+                for stream, split in zip(documents.streams, chosen.splits, strict=True):
+                    if split in (EXCLUDED, OUTSIDE):
+                        writer.count(stream, split)
+                chosen = chosen.where(taken)
+            if chosen.documents.ids:
+                yield chosen
 
 
-def _fit(rows: Rows, fields: Fields, rejects: _Rejects) -> tuple[list[int], list[Document]]:
-    """Return the numbers and documents of the rows that can be used."""
-    numbers, documents = [], []
+def _documents(rows: Rows, task: EncodeTask, rejects: _Rejects) -> Iterator[tuple[Documents, Sequence[int]]]:
+    """Yield the documents of the rows that can be used, and their numbers: all at once, or else one by one."""
+    fields, most = task.encoding.fields, task.encoding.asked.max_document_bytes
+    try:
+        yield _short(fields.documents(rows.columns), most), rows.numbers
+        return
+    except UnfitError:
+        pass
     for number, values in zip(rows.numbers, zip(*rows.columns, strict=True), strict=True):
         try:
-            documents.append(fields.document(values))
-            numbers.append(number)
+            fields.document(values)
+            yield _short(fields.documents([[value] for value in values]), most), [number]
         except UnfitError as problem:
-            rejects.add(Reject(number, fields.stream_of(values), str(problem), repr(values[0])[:200]))
-    return numbers, documents
+            rejects.add(Reject(number, fields.stream_of(values), str(problem), _beginning(values[0])))
+
+
+def _beginning(value: Any) -> str:
+    """Return the beginning of a text, or of what is in its place."""
+    if value is None or value is MISSING:
+        return ""
+    return (value if isinstance(value, str) else repr(value))[:200]
+
+
+def _short(documents: Documents, most: int) -> Documents:
+    """Return the documents, none of which is too long.
+
+    Raises:
+        UnfitError: one is.
+    """
+    longest = max(map(len, documents.contents), default=0)
+    if longest > most:
+        raise UnfitError(f"a text of {longest:,} bytes, expected at most {most:,} (--max-document-bytes)")
+    return documents
 
 
 def _rows(task: EncodeTask, rejects: _Rejects) -> Iterator[Rows | BadRow]:
@@ -172,28 +196,11 @@ def _rows(task: EncodeTask, rejects: _Rejects) -> Iterator[Rows | BadRow]:
         rejects.add(Reject(None, task.encoding.fields.stream_of(), str(problem), ""))
 
 
-def _batches(chosen: Iterator[list[_Chosen]]) -> Iterator[list[_Chosen]]:
-    """Yield documents by the batch: as many as one call of the tokenizer takes."""
-    batch: list[_Chosen] = []
-    size = 0
-    for one in (one for some in chosen for one in some):
-        if batch and size + len(one.document.content) > BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(one)
-        size += len(one.document.content)
-        if len(batch) == BATCH_DOCUMENTS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _encoded(documents: list[Document], tokenizer: Tokenizer) -> list[Array] | None:
+def _encoded(documents: Documents, tokenizer: Tokenizer) -> list[Array] | None:
     """Return the tokens of documents; None: they are their bytes."""
     if isinstance(tokenizer, ByteTokenizer):
         return None
-    return tokenizer.encode([document.text for document in documents])
+    return tokenizer.encode(documents.texts)
 
 
 def _with_ends(tokens: list[Array], tokenizer: Tokenizer) -> set[int]:

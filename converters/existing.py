@@ -55,6 +55,12 @@ class Existing:
         }
         return made == {making.fingerprint}
 
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Documents of the corpus that are in none of its streams, by why."""
+        conversion = next(iter(self.manifests.values()))[TRAIN].conversion
+        return {} if conversion is None else conversion.left_out
+
     def differing(self, making: Making) -> StreamError:
         """Return the error of streams that were made in another way."""
         name, splits = next(iter(self.manifests.items()))

@@ -16,10 +16,9 @@ import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from converters.documents import Document, text_hash
+from converters.documents import Documents, text_hash
 
 BLOCK_BYTES = 16 << 20  # of text, that a task holds in memory
 
@@ -177,10 +176,6 @@ def schema_of(keep: Sequence[str], has_hashes: bool) -> Any:
     return pyarrow.schema(columns)
 
 
-_Added = tuple[str, str, Document, "Array | None", int]
-_key: Callable[[_Added], tuple[str, ...]] = itemgetter(0, 1)
-
-
 class PartWriter:
     """Writes a part, block by block; leaving it by an exception leaves nothing behind."""
 
@@ -192,7 +187,7 @@ class PartWriter:
         self._keep = tuple(keep)
         self._schema = schema_of(keep, has_hashes)
         self._has_hashes = has_hashes
-        self._block: list[_Added] = []
+        self._block = _Block()
         self._block_bytes = 0
         self.runs: list[Run] = []
         self.counts: dict[str, Counter[str]] = {}
@@ -217,16 +212,35 @@ class PartWriter:
         """Count a document that is left out."""
         self.counts.setdefault(stream, Counter())[what] += 1
 
-    def add(self, split: str, document: Document, tokens: Array | None, number: int) -> None:
-        """Append the document of a row, with its tokens (n,), its end not among them; None: the bytes of its text."""
-        self._block.append((document.stream, split, document, tokens, number))
-        self._block_bytes += len(document.content)
+    def add(
+        self,
+        splits: Sequence[str],
+        documents: Documents,
+        tokens: Sequence[Array] | None,
+        numbers: Sequence[int],
+    ) -> None:
+        """Append n documents.
+
+        Args:
+            splits: of each.
+            documents: they.
+            tokens: of each, (tokens,), its end not among them; None: the bytes of its text.
+            numbers: of the rows that they are, in the span.
+        """
+        block = self._block
+        block.keys += zip(documents.streams, splits, strict=True)
+        block.ids += documents.ids
+        block.contents += documents.contents
+        block.kept += documents.kept
+        block.tokens += tokens or ()
+        block.numbers += numbers
+        self._block_bytes += sum(map(len, documents.contents))
         if self._block_bytes >= BLOCK_BYTES:
             self._flush()
 
     def finish(self) -> Part:
         """Put the part in its place; return what is in it."""
-        if self._block:
+        if self._block.ids:
             self._flush()
         self._documents.close()
         for file, suffix in ((self._tokens, "tokens"), (self._file, "documents")):
@@ -239,39 +253,61 @@ class PartWriter:
     def _flush(self) -> None:
         import pyarrow
 
-        self._block.sort(key=_key)  # is stable
-        documents = [one[2] for one in self._block]
-        tokens = joined(documents, [one[3] for one in self._block], self._end)
+        block = self._block.grouped()
+        tokens = joined(block.contents, block.tokens, self._end)
         self._tokens.write(tokens.data)
         num_tokens = np.diff(np.flatnonzero(tokens == self._end), prepend=-1)
-        num_bytes = [len(document.content) for document in documents]
-        columns: list[Any] = [[document.id for document in documents], num_tokens, num_bytes]
-        columns += [[document.kept[i] for document in documents] for i in range(len(self._keep))]
+        num_bytes = np.fromiter(map(len, block.contents), np.int64, len(block.contents))
+        columns: list[Any] = [block.ids, num_tokens, num_bytes]
+        columns += [[kept[i] for kept in block.kept] for i in range(len(self._keep))]
         if self._has_hashes:
-            columns.append([text_hash(document.stream, document.content).digest() for document in documents])
-            columns.append([one[4] for one in self._block])
+            streams = (stream for stream, _ in block.keys)
+            columns.append([text_hash(*own).digest() for own in zip(streams, block.contents, strict=True)])
+            columns.append(block.numbers)
         arrays = [pyarrow.array(own, kind) for own, kind in zip(columns, self._schema.types, strict=True)]
         self._documents.write_batch(pyarrow.record_batch(arrays, schema=self._schema))
         first = 0
-        for (stream, split), group in groupby(self._block, _key):
+        for (stream, split), group in groupby(block.keys):
             last = first + sum(1 for _ in group)
-            self.runs.append(
-                Run(stream, split, last - first, int(num_tokens[first:last].sum()), sum(num_bytes[first:last]))
-            )
+            counts = (int(own[first:last].sum()) for own in (num_tokens, num_bytes))
+            self.runs.append(Run(stream, split, last - first, *counts))
             first = last
-        self._block, self._block_bytes = [], 0
+        self._block, self._block_bytes = _Block(), 0
 
 
-def joined(documents: Sequence[Document], tokens: Sequence[Array | None], end: Array) -> Array:
-    """Return the tokens of all documents, each ended by `end`, (1,), which none of them holds."""
-    pieces: list[Array] = []
-    for own in tokens:
-        if own is None:
-            break
-        pieces += (own, end)
-    else:
-        return np.concatenate(pieces, dtype=end.dtype, casting="unsafe")
-    contents = [document.content for document in documents]
-    whole = np.frombuffer(b"".join([b"\0".join(contents), b"\0"]), np.uint8).astype(end.dtype)
-    whole[np.cumsum([len(content) + 1 for content in contents]) - 1] = end
+@dataclass
+class _Block:
+    """Documents that are held, by column: stream and split, id, text in UTF-8, kept fields, tokens, number of the row.
+
+    There are no tokens where they are the bytes of the texts.
+    """
+
+    keys: list[tuple[str, str]] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+    kept: list[tuple[float, ...]] = field(default_factory=list)
+    tokens: list[Array] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+
+    def grouped(self) -> _Block:
+        """Return the same documents, those of one stream and split together, in the order in which they came."""
+        if len(set(self.keys)) == 1:
+            return self
+        order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
+        return _Block(
+            [self.keys[place] for place in order],
+            [self.ids[place] for place in order],
+            [self.contents[place] for place in order],
+            [self.kept[place] for place in order],
+            [self.tokens[place] for place in order] if self.tokens else [],
+            [self.numbers[place] for place in order],
+        )
+
+
+def joined(contents: Sequence[bytes], tokens: Sequence[Array], end: Array) -> Array:
+    """Return the tokens of all documents, of none: their bytes; each ended by `end`, (1,), which it does not hold."""
+    if tokens:
+        return np.concatenate([piece for own in tokens for piece in (own, end)], dtype=end.dtype, casting="unsafe")
+    whole = np.frombuffer(b"\0".join([*contents, b""]), np.uint8).astype(end.dtype)
+    whole[np.cumsum(np.fromiter(map(len, contents), np.int64, len(contents)) + 1) - 1] = end
     return whole

@@ -98,18 +98,15 @@ def _stitched(
 
     piece, taken, parts = piece_at(0), 0, []
     while piece.stop < len(text):
-        width = overlap
-        while True:
-            if width > size // 2:
-                return None
+        width, joint = overlap, None
+        while joint is None and width <= size // 2:
             start = _start_of_overlap(piece, taken, width, locality)
-            if start is None:
-                return None
-            following = piece_at(piece.placed(start).start)
-            joint = _joint(text, piece, start, following, locality)
-            if joint is not None:
-                break
+            if start is not None:
+                following = piece_at(piece.placed(start).start)
+                joint = _joint(text, piece, start, following, locality)
             width *= 4
+        if joint is None:
+            return None
         parts.append(np.array(piece.tokens[taken : joint[0]], dtype=dtype))
         piece, taken = following, joint[1]
     parts.append(np.array(piece.tokens[taken:], dtype=dtype))
@@ -117,9 +114,15 @@ def _stitched(
 
 
 def _start_of_overlap(piece: Piece, taken: int, width: int, locality: Locality) -> int | None:
-    """Return the last token, after those taken, that can begin a piece and leaves an overlap of some characters."""
+    """Return the last token, after those taken, that can begin a piece and leaves an overlap of some characters.
+
+    None where the overlap would be more than twice as long: then a longer one is asked for.
+    """
     for number in range(len(piece.tokens) - 1, taken, -1):
-        if piece.placed(number).start <= piece.stop - width and piece.can_join(number, locality):
+        start = piece.placed(number).start
+        if start < piece.stop - 2 * width:
+            return None
+        if start <= piece.stop - width and piece.can_join(number, locality):
             return number
     return None
 

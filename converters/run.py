@@ -11,26 +11,27 @@ from types import MappingProxyType
 
 from converters.corpus import Corpus, Making, Options, digest_of, how_of, span_bytes_of
 from converters.cut import Samples, ShardTask, TableTask, write_shard_of, write_table
-from converters.documents import EXCLUDED
-from converters.duplicates import DUPLICATE, DropTask, FindTask, buckets_of, drop_duplicates, find_duplicates
+from converters.duplicates import DropTask, FindTask, buckets_of, drop_duplicates, find_duplicates
 from converters.encode import REJECTED, EncodeTask, Encoding, cannot_write, encode_span, save_tokenizer, too_many
 from converters.executors import run_all
 from converters.existing import Existing, check_free, made_already
+from converters.hashing import check_unchanged, sources_of
+from converters.manifests import Shared, counts_of, manifest_of
 from converters.packing import Sequenced, sequences
 from converters.parts import Part
 from converters.readers import Asked, Span, spans
 from converters.rejects import write_rejects
-from converters.sources import SourceFile, sha256, version_of
+from converters.sources import SourceFile
 from converters.tokenise import dtype_of
 from converters.work import work_folder
 from mixstream.errors import CorpusError, StreamError
 from mixstream.formats import dump_json, write_whole
-from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, TRAIN, Source, StreamManifest
+from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, TRAIN, StreamManifest
 from mixstream.streams.placing import put_in_place
-from mixstream.streams.writer import TOKENS, write_index
+from mixstream.streams.writer import write_index
 
 OnCount = Callable[[int], None]
-TOO_FEW = "of streams smaller than a sample"  # documents in no stream, as they are counted
+TOO_FEW = "of streams too small"  # documents in no stream, as they are counted
 
 
 def ignore(count: int) -> None:
@@ -62,7 +63,7 @@ class Converted:
         name: the corpus's.
         manifests: {stream: {split: stream.json}}.
         kept: the streams were there already, made from the same files in the same way.
-        too_small: {stream: tokens} that fill no sample, so that there is no such stream.
+        too_small: {stream: samples} where they are too few, so that there is no such stream.
         counts: documents that are in no stream, by why.
         rejects: files that list those that could not be used.
     """
@@ -141,7 +142,7 @@ class _Conversion:
             making = self._making()
             if existing.is_made_by(making):
                 existing.check_files()
-                return Converted(corpus.name, existing.manifests, kept=True)
+                return Converted(corpus.name, existing.manifests, kept=True, counts=existing.left_out)
             if corpus.stream is not None:
                 raise existing.differing(making)
         if corpus.stream is not None:
@@ -162,13 +163,18 @@ class _Conversion:
             check_unchanged(file)
         found = sequences(parts)
         names = sorted({stream for stream, _ in found})
-        too_small = {name: self._tokens(found, name) for name in names if not self._num_samples(found, name, TRAIN)}
+        least = self._options.min_samples
+        too_small = {
+            name: self._num_samples(found, name, TRAIN)
+            for name in names
+            if self._num_samples(found, name, TRAIN) < least
+        }
         made = [name for name in names if name not in too_small]
         if not made:
             raise self._too_little(encoded, sum(too_small.values()))
         for name in made:
             self._check_free(name, making)
-        counts = _counts(parts)
+        counts = counts_of(parts)
         counts[""][TOO_FEW] = sum(found[key].total_documents for key in found if key[0] in too_small)
         rejects = write_rejects(encoded, self._corpus, made, work, self._out)
         manifests = self._write_streams(work, found, made, making, parts)
@@ -306,10 +312,11 @@ class _Conversion:
         entries: dict[str, list[Mapping[str, object]]] = {}
         for task, entry in zip(tasks, run_all(self._executor, write_shard_of, tasks), strict=True):
             entries.setdefault(task.directory, []).append(entry)
-        counts = _counts(parts)
+        counts = counts_of(parts)
+        shared = Shared(self._corpus, self._options, self._samples, making, names, counts[""])
         for name in left:
             own = {
-                split: self._manifest(name, split, found, names, making, counts[name], losses[name, split])
+                split: manifest_of(name, split, found, shared, counts[name], losses[name, split])
                 for split in (TRAIN, HELDOUT)
                 if (name, split) in places
             }
@@ -331,8 +338,7 @@ class _Conversion:
 
     def _shard_tasks(self, sequenced: Sequenced, place: Path, work: Path) -> Iterable[ShardTask]:
         samples = self._samples
-        count = sequenced.total_tokens if samples.layout == "packed" else sequenced.total_documents
-        num_samples = count // samples.units
+        num_samples = samples.count(sequenced)
         step = samples.format.samples_per_shard(samples.shard_bytes, samples.compression)
         for number, first in enumerate(range(0, num_samples, step)):
             last = min(first + step, num_samples)
@@ -341,78 +347,28 @@ class _Conversion:
             yield ShardTask(str(place), str(noted), number, samples, tuple(pieces))
 
     def _num_samples(self, found: Mapping[tuple[str, str], Sequenced], name: str, split: str) -> int:
-        sequenced = found.get((name, split))
-        if sequenced is None:
-            return 0
-        if self._samples.layout == "documents":
-            return sequenced.total_documents
-        return sequenced.total_tokens // self._samples.sequence_length
+        return self._samples.count(found[name, split]) if (name, split) in found else 0
 
-    @staticmethod
-    def _tokens(found: Mapping[tuple[str, str], Sequenced], name: str) -> int:
-        return sum(found[key].total_tokens for key in found if key == (name, TRAIN))
-
-    def _too_little(self, parts: list[Part], tokens: int) -> CorpusError:
+    def _too_little(self, parts: list[Part], num_samples: int) -> CorpusError:
         files = ", ".join(file.name for file in self._corpus.files[:3])
         more = f" and {len(self._corpus.files) - 3:,} more" if len(self._corpus.files) > 3 else ""
+        tokens = sum(run.num_tokens for part in parts for run in part.runs if run.split == TRAIN)
         rejected = sum(part.count(REJECTED) for part in parts)
-        told = f" ({rejected:,} documents cannot be used, see {_rejects_of(parts)} and others)" if rejected else ""
+        told = f" ({rejected:,} documents cannot be used, see {_rejects_of(parts)})" if rejected else ""
+        length, least = self._options.sequence_length, self._options.min_samples
+        if least > 1:
+            return CorpusError(
+                f"{files}{more}: make {num_samples:,} samples{told}, expected at least {least:,} (--min-samples); give "
+                f"more text, or a larger --subsample if it is one"
+            )
         return CorpusError(
-            f"{files}{more}: {tokens} tokens are fewer than one sample of {self._options.sequence_length}{told}; give "
-            f"more text or a smaller --sequence-length"
+            f"{files}{more}: {tokens} tokens are fewer than one sample of {length}{told}; give more text or a smaller "
+            f"--sequence-length"
         )
 
     def _pad_token_id(self) -> int:
         pad = self._options.loaded.pad_token_id
         return self._info.eod_token_id if pad is None else pad
-
-    def _manifest(
-        self,
-        name: str,
-        split: str,
-        found: Mapping[tuple[str, str], Sequenced],
-        names: list[str],
-        making: Making,
-        counts: Mapping[str, int],
-        losses: tuple[int, int],
-    ) -> StreamManifest:
-        options, samples, sequenced = self._options, self._samples, found[name, split]
-        num_samples = self._num_samples(found, name, split)
-        heldout = found.get((name, HELDOUT))
-        is_packed = samples.layout == "packed"
-        truncated, padding = losses
-        return StreamManifest.model_validate(
-            {
-                "name": name,
-                "language": name.partition(".")[0],
-                "domain": name.partition(".")[2],
-                "split": split,
-                "num_samples": num_samples,
-                "num_tokens": num_samples * samples.sequence_length,
-                "num_documents": sequenced.total_documents,
-                "heldout_documents": heldout.total_documents if heldout else 0,
-                "num_bytes": sequenced.total_bytes,
-                "remainder_tokens": sequenced.total_tokens - num_samples * samples.sequence_length if is_packed else 0,
-                "layout": samples.layout,
-                "pad_token_id": None if is_packed else samples.pad_token_id,
-                "padding_tokens": None if is_packed else padding,
-                "truncated_tokens": None if is_packed else truncated,
-                "sequence_length": samples.sequence_length,
-                "token_column": TOKENS,
-                "dtype": samples.dtype,
-                "columns": samples.keep,
-                "tokenizer": self._info,
-                "text_field": self._corpus.fields.text,
-                "id_field": self._corpus.fields.id,
-                "holdout": options.holdout,
-                "subsample": None if options.subsample is None else {"share": options.subsample, "seed": options.seed},
-                "excluded_documents": counts[EXCLUDED],
-                "duplicate_documents": counts[DUPLICATE] if options.deduplicate else None,
-                "rejected_documents": counts[REJECTED],
-                "sources": making.sources,
-                "conversion": {"fingerprint": making.fingerprint, "streams": tuple(names)},
-            }
-        )
 
 
 ENCODED_BY = (  # of all that decides streams, what decides a part
@@ -430,83 +386,9 @@ ENCODED_BY = (  # of all that decides streams, what decides a part
 )
 
 
-@dataclass(frozen=True)
-class HashTask:
-    """A source, and the folder where its hash is noted."""
-
-    file: SourceFile
-    noted: str | None
-
-
-def sources_of(corpus: Corpus, executor: Executor, noted: Path | None = None) -> tuple[Source, ...]:
-    """Return what the manifest records of the files of a corpus.
-
-    Args:
-        corpus: the files.
-        executor: reads them.
-        noted: folder where hashes are noted, so that no file is read for it twice; None: nowhere.
-
-    Raises:
-        CorpusError: a file cannot be read.
-    """
-    if noted is not None:
-        noted.mkdir(exist_ok=True)
-    tasks = [HashTask(file, None if noted is None else str(noted)) for file in corpus.files]
-    return tuple(run_all(executor, source_of, tasks))
-
-
-def source_of(task: HashTask) -> Source:
-    """Return what the manifest records of a file.
-
-    Raises:
-        CorpusError: the file cannot be read.
-    """
-    file = task.file
-    noted = None if task.noted is None else Path(task.noted) / digest_of([file.name, file.size_bytes, file.version])
-    if noted is not None and noted.exists():
-        return Source.model_validate_json(noted.read_text())
-    try:
-        content = sha256(file)
-    except OSError as problem:
-        raise CorpusError(f"{file.name}: cannot be read ({problem.strerror}); mend that or leave it out") from None
-    source = Source(name=file.name, size_bytes=file.size_bytes, sha256=content, etag=file.etag)
-    if noted is not None:
-        write_whole(noted, source.model_dump_json())
-    return source
-
-
-def check_unchanged(file: SourceFile) -> None:
-    """Check that a file of this machine is the one that was found.
-
-    Raises:
-        CorpusError: it has changed since.
-    """
-    if isinstance(file.place, Path):
-        now = version_of(file.place) if file.place.exists() else None
-        if now != (file.size_bytes, file.version):
-            raise CorpusError(f"{file.name}: was changed while it was read; run the same command again")
-
-
 def _rejects_of(parts: Iterable[Part]) -> str:
     """Return the file of the first span that has documents which cannot be used."""
     return next(f"{part.path}.rejects" for part in parts if part.count(REJECTED))
-
-
-def _counts(parts: Iterable[Part]) -> dict[str, Counter[str]]:
-    """Return the documents in no stream, by stream and why; under "" those of all streams together."""
-    counts: dict[str, Counter[str]] = {"": Counter()}
-    for part in parts:
-        for stream, own in part.counts.items():
-            for what, number in own.items():
-                if stream:
-                    counts.setdefault(stream, Counter())[what] += number
-                counts[""][what] += number
-    return _WithZeros(counts)
-
-
-class _WithZeros(dict[str, Counter[str]]):
-    def __missing__(self, stream: str) -> Counter[str]:
-        return Counter()
 
 
 def _bytes_of(pieces: list[tuple[SourceFile, Span]]) -> dict[tuple[SourceFile, Span], int]:

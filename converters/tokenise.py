@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from converters.chunks import ChunkEncoder, comes_in_chunks, sections
 from converters.locality import locality_of
 from converters.pieces import PIECE_CHARACTERS as BATCH_CHARACTERS
 from converters.pieces import encode_in_pieces
@@ -155,17 +156,34 @@ class HuggingFaceTokenizer:
         self.pad_token_id = tokenizer.token_to_id(pads[0]) if pads else None
         self._dtype = dtype_of(self.info)
         self._locality = locality_of(json.loads(self.json))
+        self._chunks = ChunkEncoder(tokenizer, self._dtype) if comes_in_chunks(json.loads(self.json)) else None
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Return the tokens of each text, of the type that the vocabulary needs."""
         tokens: list[Tokens] = []
         for batch in batches(texts, BATCH_CHARACTERS):
-            if self._locality is not None and len(batch[0]) > BATCH_CHARACTERS:
-                tokens.append(encode_in_pieces(batch[0], self._encode_one, self._locality, self._dtype))
-                continue
-            encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-            tokens += [np.array(encoding.ids, dtype=self._dtype) for encoding in encodings]
+            if len(batch[0]) > BATCH_CHARACTERS:
+                tokens.append(self._encode_long(batch[0]))
+            elif self._chunks is not None:
+                tokens += self._chunks.encode(batch)
+            else:
+                encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+                tokens += [np.array(encoding.ids, dtype=self._dtype) for encoding in encodings]
         return tokens
+
+    def _encode_long(self, text: str) -> Tokens:
+        if self._chunks is not None:
+            parts = sections(text, BATCH_CHARACTERS)
+            return np.concatenate([self._encode_section(part, self._chunks) for part in parts])
+        return self._encode_section(text, None)
+
+    def _encode_section(self, text: str, chunks: ChunkEncoder | None) -> Tokens:
+        """Return the tokens of a text that may have nothing to cut it at."""
+        if chunks is not None and len(text) < 2 * BATCH_CHARACTERS:
+            return chunks.encode([text])[0]
+        if self._locality is not None:
+            return encode_in_pieces(text, self._encode_one, self._locality, self._dtype)
+        return np.array(self._encode_one(text).ids, dtype=self._dtype)
 
     def _encode_one(self, text: str) -> Any:
         return self._tokenizer.encode_batch([text], add_special_tokens=False)[0]  # `encode` holds the GIL

@@ -17,15 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from converters.chunks import ALL_SCRIPTS
 from converters.documents import Document, is_held_out
 from mixstream.errors import CorpusError, TokenizerError
 
 EOD_TOKEN, PAD_TOKEN = "<|endoftext|>", "<|pad|>"
 LEAST_VOCABULARY = 256 + 2  # every byte, and the two special tokens
-
-# Words with their marks, since vowel signs of Indic and South-East Asian scripts are marks; with the space or sign
-# before them; digits one by one; signs; line ends; spaces but the last before a word. No contractions of one language.
-SPLIT = r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 Read = Callable[[], Iterable[Document]]
 
@@ -148,7 +145,7 @@ def _trained(texts: Iterator[str], vocab_size: int) -> Any:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.Split(Regex(ALL_SCRIPTS), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

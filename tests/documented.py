@@ -52,9 +52,10 @@ def write_documented(
     """Write a split of a stream; return its stream.json."""
     rows, values, counts = _packed(documents, length) if layout == "packed" else _padded(documents, length)
     columns = {"tokens": np.array(rows, np.uint16)} | ({"quality": np.array(values)} if quality else {})
+    name = directory.parent.name if split == "heldout" else directory.name
     made = StreamManifest.model_validate(
         {
-            "name": directory.parent.name if split == "heldout" else directory.name,
+            "name": name,
             "language": "eu",
             "domain": "a",
             "split": split,
@@ -67,7 +68,7 @@ def write_documented(
             "columns": ("quality",) if quality else (),
             "dtype": "uint16",
             "tokenizer": BYTE,
-            "conversion": Conversion(fingerprint="f", streams=(directory.name,)),
+            "conversion": Conversion(fingerprint="f", streams=(name,)),
             **counts,
             **manifest,
         }

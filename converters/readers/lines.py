@@ -30,7 +30,7 @@ class LongLine(NamedTuple):
 
     def told(self, most: int) -> str:
         """Return what was found and what was expected."""
-        return f"a line of {self.size_bytes:,} bytes, expected at most {most:,} (see the greatest size of a document)"
+        return f"a line of {self.size_bytes:,} bytes, expected at most {most:,} (--max-document-bytes)"
 
 
 Line = bytes | LongLine

@@ -26,6 +26,8 @@ EXTRAS = {
     "orjson": "convert",
     "warcio": "convert",
     "xxhash": "convert",
+    "zstd": "convert",
+    "huggingface_hub": "convert",
     "torch": "train",
     "composer": "train",
     "transformers": "train",

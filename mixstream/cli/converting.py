@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from converters.run import Converted, Progress
     from mixstream.streams.place import Place
 
+LEFT_OUT = {"duplicate": "duplicates", "outside": "outside the subsample"}  # as the last line tells them
 HOW_TO_RUN = ("config", "out", "workers", "cluster", "staging", "overwrite")  # all that may stand beside --config
 FIELDS = ("text_field", "id_field", "language", "domain", "language_field", "domain_field", "keep", "document")
 
@@ -25,22 +27,24 @@ def convert(
     context: typer.Context,
     corpora: Annotated[list[str] | None, typer.Argument(help="Files, folders, globs, URLs of them.")] = None,
     out: Annotated[str, typer.Option(help="Where to write: a folder, or a URL such as s3://bucket/streams.")] = "",
-    config: Annotated[Path | None, typer.Option(help="corpora.yaml: says the corpora and all options.")] = None,
-    name: Annotated[str | None, typer.Option(help="Make one stream of this name of all files.")] = None,
-    language: Annotated[str | None, typer.Option(help="Language of all documents.")] = None,
-    domain: Annotated[str | None, typer.Option(help="Domain of all documents.")] = None,
+    config: Annotated[Path | None, typer.Option(help="corpora.yaml, which says the corpora and their options.")] = None,
+    name: Annotated[str | None, typer.Option(help="Make one stream of all files: LANGUAGE.DOMAIN.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language of all documents; needs a domain, too.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Domain of all documents; needs a language, too.")] = None,
     language_field: Annotated[str | None, typer.Option(help="Field with the language: a stream for each.")] = None,
     domain_field: Annotated[str | None, typer.Option(help="Field with the domain: a stream for each.")] = None,
     text_field: Annotated[str, typer.Option(help="Field or column of the text; dots name nested ones.")] = "text",
     id_field: Annotated[
-        str | None, typer.Option(help="Field that names a document for ever; none: id, or a hash.")
+        str | None, typer.Option(help="Field of the id, which decides the split; none: id, or the text's hash.")
     ] = None,
     keep: Annotated[list[str] | None, typer.Option(help="Numeric field to keep as a column; may be repeated.")] = None,
-    document: Annotated[str, typer.Option(help="Of plain text: line or file.")] = "line",
-    tokenizer: Annotated[str, typer.Option(help="byte, a tokenizer.json, or a hub name.")] = "byte",
-    eod_token: Annotated[str | None, typer.Option(help="The tokenizer's end-of-document token.")] = None,
+    document: Annotated[str, typer.Option(help="What is one document of plain text: line or file.")] = "line",
+    tokenizer: Annotated[str, typer.Option(help="byte, a tokenizer.json, or a name on the hub.")] = "byte",
+    eod_token: Annotated[str | None, typer.Option(help="Token that ends documents, where it cannot be told.")] = None,
     sequence_length: Annotated[int, typer.Option(help="Tokens of a sample.")] = 2048,
-    layout: Annotated[str, typer.Option(help="packed, or documents: one a sample, cut and padded.")] = "packed",
+    layout: Annotated[
+        str, typer.Option(help="packed: cut out of documents end to end; documents: one a sample, cut off or padded.")
+    ] = "packed",
     holdout: Annotated[float, typer.Option(help="Share of documents to hold out.")] = 0.02,
     subsample: Annotated[float | None, typer.Option(help="Share of the other documents to take, for a proxy.")] = None,
     seed: Annotated[int, typer.Option(help="Of the subsample.")] = 0,
@@ -49,15 +53,18 @@ def convert(
         bool, typer.Option(help="Of a stream's documents with the same text take the first.")
     ] = False,
     on_error: Annotated[str, typer.Option(help="stop, or quarantine: bad documents go to rejects.jsonl.")] = "stop",
-    max_rejects: Annotated[int | None, typer.Option(help="Most bad documents of a corpus in quarantine.")] = None,
+    max_rejects: Annotated[int | None, typer.Option(help="In quarantine: stop at more bad ones of a corpus.")] = None,
     max_document_bytes: Annotated[int, typer.Option(help="A longer document is a bad one.")] = 16 << 20,
+    min_samples: Annotated[int, typer.Option(help="Of a stream; one of fewer is refused.")] = 1,
     shard_bytes: Annotated[int, typer.Option(help="Size at which a shard ends.")] = 1 << 26,
-    compression: Annotated[str | None, typer.Option(help="Of shards, such as zstd:3; none: raw.")] = None,
-    span_bytes: Annotated[int | None, typer.Option(help="Bytes of sources a task; none: by the corpus.")] = None,
+    compression: Annotated[str | None, typer.Option(help="Of shards: zstd, zstd:1 to zstd:22; none: raw.")] = None,
+    span_bytes: Annotated[int | None, typer.Option(help="Bytes of sources a task; none: by the corpus's size.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes; none: one a processor, 0: this one.")] = None,
     cluster: Annotated[str | None, typer.Option(help="Dask scheduler, such as tcp://host:8786.")] = None,
-    staging: Annotated[Path | None, typer.Option(help="Folder for streams on their way to a URL.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace streams made from something else.")] = False,
+    staging: Annotated[
+        Path | None, typer.Option(help="Folder for streams on their way to a URL; none: a temporary one.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace streams of these names, made from something else.")] = False,
 ) -> None:
     """Make MDS streams of corpora, here or in an object store; run again after a stop, it goes on."""
     from converters.corpora import convert_corpora, other_streams
@@ -68,6 +75,11 @@ def convert(
         raise CorpusError("--out is missing; give a folder, or a URL such as s3://bucket/streams")
     found, options, ignored = _declared(context, corpora, config, overwrite)
     place = find_place(out)
+    if cluster and staging is None and not isinstance(place, Path):
+        raise CorpusError(
+            f"{out}: streams for a URL are written to a folder first; name one that all workers of the cluster see "
+            f"with --staging"
+        )
     if workers is None:
         workers = 0 if cluster else processes_for(sum(file.size_bytes for corpus in found for file in corpus.files))
     done = []
@@ -94,7 +106,8 @@ def _declared(
             raise CorpusError(f"{told}: given beside --config; say it in {config}")
         declared = read_config(config)
         options = declared.options.options(overwrite)
-        return corpora_of_config(declared), options, []
+        found, ignored = corpora_of_config(declared)
+        return found, options, ignored
     if not paths:
         raise CorpusError("no corpus; give files, folders, globs or URLs, or --config corpora.yaml")
     values: Mapping[str, Any] = context.params
@@ -154,20 +167,19 @@ def _show(done: list[Converted], ignored: list[str], place: Place, others: list[
         say(f"ignored {path}: no corpus format")
     table(("stream", "documents", "tokens", "samples", "held-out samples", ""), rows)
     for converted in done:
-        for name, tokens in converted.too_small.items():
-            say(f"no stream {name}: its {tokens:,} tokens are fewer than one sample")
+        for name, samples in converted.too_small.items():
+            say(f"no stream {name}: {samples:,} samples are too few (--min-samples)")
         for path in converted.rejects:
             say(f"rejected documents: {path}")
     if others:
         say(f"{place} also holds, from elsewhere: {', '.join(others)}; remove what is not to be read")
-    left_out = {
-        what: sum(converted.counts.get(what, 0) for converted in done)
-        for what in sorted({what for converted in done for what in converted.counts})
-    }
-    told = "".join(f", {count:,} {what}" for what, count in left_out.items() if count)
+    left_out = Counter[str]()
+    for converted in done:
+        left_out.update(converted.counts)
+    told = "".join(f", {count:,} {what}" for what, count in sorted(left_out.items()) if count)
     documents = sum(
         (splits["train"].num_documents or 0) + (splits["train"].heldout_documents or 0)
         for one in done
         for splits in one.manifests.values()
     )
-    say(f"{documents:,} documents in {len(rows)} streams in {place}{told}")
+    say(f"{documents:,} documents in {len(rows)} {'stream' if len(rows) == 1 else 'streams'} in {place}{told}")

@@ -134,9 +134,10 @@ def _corpora(values: dict[str, Any]) -> Sequence[Corpus]:
     if (values["config"] is None) == (not values["corpora"]):
         raise CorpusError("give files, folders, globs or URLs, or else --config corpora.yaml")
     if values["config"] is not None:
-        return corpora_of_config(read_config(values["config"]))
-    fields = parse(FieldsConfig, {field: values[field] for field in FIELDS}, "options")
-    corpora, ignored = corpora_of_paths(values["corpora"], fields, values["name"])
+        corpora, ignored = corpora_of_config(read_config(values["config"]))
+    else:
+        fields = parse(FieldsConfig, {field: values[field] for field in FIELDS}, "options")
+        corpora, ignored = corpora_of_paths(values["corpora"], fields, values["name"])
     for path in ignored:
         print(f"ignored {path}: no corpus format", file=sys.stderr)
     return corpora

@@ -68,10 +68,13 @@ class Conversion(FileModel):
     Attributes:
         fingerprint: hash of all that decides its output.
         streams: names of all streams that it made.
+        left_out: documents of the corpus that are in none of them, by why: ``excluded``, ``outside`` the subsample,
+            ``duplicate``, ``rejected``, those too whose stream cannot be told.
     """
 
     fingerprint: str
     streams: tuple[StreamName, ...]
+    left_out: dict[str, Count] = {}
 
 
 class StreamManifest(FileModel):

@@ -18,7 +18,7 @@ from mixstream.streams.documents import Float64
 from mixstream.streams.files import read_raw
 from mixstream.streams.hashes import noted_hash
 from mixstream.streams.index import INDEX_NAME, Int64
-from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, TRAIN, read_manifest
+from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, TRAIN, StreamManifest, read_manifest
 from mixstream.streams.mapped import MappedShard
 from mixstream.streams.place import Place, all_together
 from mixstream.streams.shard import Shard, Tokens
@@ -121,17 +121,32 @@ def _verify_stream(name: str, stream: Stream, advance: Callable[[int], None]) ->
 
 
 def _check_split(name: str, stream: Stream) -> None:
-    """Check that a stream's stream.json is not the other split's.
+    """Check that a stream's stream.json is not the other split's, and that both are of one conversion.
 
     Raises:
-        StreamError: it is.
+        StreamError: it is, or they are not.
     """
     manifest, expected = read_manifest(stream.directory), HELDOUT if "/" in name else TRAIN
-    if manifest is not None and manifest.split != expected:
+    if manifest is None:
+        return
+    if manifest.split != expected:
         raise StreamError(
             f"{stream.directory}: {MANIFEST_NAME} says that it is the split {manifest.split!r}, expected {expected!r}; "
             f"copy the stream again"
         )
+    whole = read_manifest(stream.directory.parent) if expected == HELDOUT else None
+    if whole is None or whole.conversion is None:
+        return
+    if manifest.conversion != whole.conversion or whole.heldout_documents not in (None, manifest.num_documents):
+        raise StreamError(
+            f"{stream.directory}: has {manifest.num_documents} documents of the conversion {_told(manifest)}, the "
+            f"stream's {MANIFEST_NAME} tells of {whole.heldout_documents} of {_told(whole)}; copy the stream again or "
+            f"convert it again with --overwrite"
+        )
+
+
+def _told(manifest: StreamManifest) -> str:
+    return manifest.conversion.fingerprint if manifest.conversion else "unknown"
 
 
 def _problem(stream: Stream, number: int, documents: Reaching | None) -> str | None:

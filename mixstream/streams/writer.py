@@ -7,6 +7,7 @@ stream when `mixstream.streams.placing` puts it in its place.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -167,7 +168,10 @@ def write_shard(
     if compression is None:
         raw = _told(name, _store(path / name, pieces))
     else:
-        content = b"".join(pieces)
+        joined = io.BytesIO()  # `b"".join` would hold all pieces beside it
+        for piece in pieces:
+            joined.write(piece)
+        content = joined.getvalue()
         raw = _told(name, _digested([content]))
         name = f"{name}.{compression.partition(':')[0]}"
         packed = _told(name, _store(path / name, [compress(content, compression)]))

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import converters.executors
 from converters.config import FieldsConfig, OptionsConfig, corpora_of_paths
-from converters.documents import Fields, Selection, UnfitError, below, is_held_out
+from converters.documents import Document, Fields, Selection, UnfitError, below, is_held_out
 from converters.executors import executor_of
 from converters.readers import MISSING
 from converters.run import convert_corpus
@@ -249,7 +249,7 @@ def test_documents_by_column_are_those_one_by_one(rows):
         with pytest.raises(UnfitError):
             fields.documents(columns)
     else:
-        assert fields.documents(columns) == one_by_one
+        assert list(map(Document._make, zip(*fields.documents(columns), strict=True))) == one_by_one
 
 
 @given(st.lists(st.text(max_size=5), min_size=200, max_size=200, unique=True), st.floats(0, 1), st.floats(0, 1))

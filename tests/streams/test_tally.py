@@ -222,6 +222,17 @@ def test_splits_that_were_exchanged_are_told(made):
     assert "heldout: stream.json says that it is the split 'train', expected 'heldout'" in problem(stream)
 
 
+def test_a_held_out_split_of_another_conversion_is_told(made, edit_json):
+    stream = made(heldout_documents=9)
+    write_documented(stream / "heldout", texts(9, seed=1), quality=True, split="heldout")
+    assert problems(stream) == []
+    edit_json(stream / "stream.json", lambda content: content.update(heldout_documents=8))
+    assert "heldout: has 9 documents of the conversion f, the stream's stream.json tells of 8 of f" in problem(stream)
+    edit_json(stream / "stream.json", lambda content: content.update(heldout_documents=9))
+    edit_json(stream / "heldout" / "stream.json", lambda content: content["conversion"].update(fingerprint="g"))
+    assert "heldout: has 9 documents of the conversion g" in problem(stream)
+
+
 def test_a_token_column_that_is_not_there_is_told(made, edit_json):
     stream = made()
     edit_json(stream / "stream.json", lambda content: content.update(token_column="ids"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import tracemalloc
 import warnings
 
@@ -101,17 +102,20 @@ def test_a_shard_takes_little_memory_beside_its_rows(tmp_path):
         assert peak < copies * rows["tokens"].nbytes
 
 
-def test_a_shard_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
-    """A disk that is full in the midst of it."""
-    form, rows = RowFormat((("tokens", "ndarray:uint16:8"), ("x", "float64"))), {}
-    rows = {"tokens": np.ones((9, 8), np.uint16), "x": np.ones(9)}
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StreamError, match=r"file/shard.00000.mds: cannot be written \(Not a directory\); make room"):
-        write_shard(tmp_path / "file", 0, rows, form, 1000)
-    (tmp_path / "shard.00001.mds").mkdir()
-    with pytest.raises(StreamError, match=r"shard.00001.mds: cannot be written"):
-        write_shard(tmp_path, 1, rows, form, 1000)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "shard.00001.mds"]
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_a_shard_is_there_whole_or_not_at_all(tmp_path, compression):
+    form = RowFormat((("tokens", "ndarray:uint16:8"), ("x", "float64")))
+    rows = {"tokens": np.random.default_rng(0).integers(0, 1 << 16, (400, 8), np.uint16), "x": np.ones(400)}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # as a disk that is full in the midst of it
+    try:
+        with pytest.raises(StreamError, match=r"shard.00000.mds(.zstd)?: cannot be written \(.*\); make room there"):
+            write_shard(tmp_path, 0, rows, form, 1 << 20, compression)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(StreamError, match=r"nowhere/shard.00000.mds(.zstd)?: cannot be written \(No such file"):
+        write_shard(tmp_path / "nowhere", 0, rows, form, 1 << 20, compression)
 
 
 def test_formats_that_are_none_are_refused():
