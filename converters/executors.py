@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -75,15 +77,25 @@ def _processes(workers: int) -> Iterator[Executor]:
     executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin_worker)
     others = set(multiprocessing.active_children())
     try:
+        multiprocessing.resource_tracker.ensure_running()  # here: it would unblock what is blocked
         with _ctrl_c_later():  # workers begin with it blocked: it is for their parent, who ends them
             executor.submit(os.getpid)
         yield executor
     except BaseException:
-        executor.shutdown(wait=False, cancel_futures=True)
+        _cancel_all(executor)
         for child in set(multiprocessing.active_children()) - others:
             child.terminate()  # what it was at is not whole, and will be done again
         raise
     executor.shutdown()
+
+
+def _cancel_all(executor: ProcessPoolExecutor) -> None:
+    """Cancel what is not running, and wait until the executor knows: it fails at cancelled tasks of dead processes."""
+    knows = threading.Event()
+    with contextlib.suppress(BrokenProcessPool):
+        executor.submit(os.getpid).add_done_callback(lambda _: knows.set())  # the last one to be cancelled
+        executor.shutdown(wait=False, cancel_futures=True)
+        knows.wait(0.5)  # in vain where it went to a process that is busy: then all others were cancelled before
 
 
 @contextmanager
