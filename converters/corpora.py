@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -52,13 +52,19 @@ def convert_corpora(
             raise StreamError(
                 f"--staging {staging}: is for streams on their way to a URL; {out} is a folder, leave it out"
             )
+        taken: dict[str, str] = {}
         for corpus in corpora:
-            yield convert_corpus(corpus, out, options, executor, progress)
+            converted = convert_corpus(corpus, out, options, executor, progress, taken)
+            taken |= dict.fromkeys(converted.manifests, corpus.name)
+            yield converted
         return
     check_target(out, [corpus.stream for corpus in corpora if corpus.stream is not None])
     with _staged(staging, out) as folder:
+        taken = {}
         for corpus in corpora:
-            yield _Uploading(corpus, out, folder / corpus.name, options).convert(executor, progress)
+            converted = _Uploading(corpus, out, folder / corpus.name, options).convert(executor, progress, taken)
+            taken |= dict.fromkeys(converted.manifests, corpus.name)
+            yield converted
     write_catalog(out)
 
 
@@ -71,7 +77,7 @@ class _Uploading:
         self._staging = staging
         self._options = options
 
-    def convert(self, executor: Executor, progress: Progress) -> Converted:
+    def convert(self, executor: Executor, progress: Progress, taken: Mapping[str, str]) -> Converted:
         corpus, options = self._corpus, self._options
         making: Making | None = None
         existing = Existing.find(self._out, corpus.stream, corpus.files)
@@ -84,7 +90,7 @@ class _Uploading:
                 raise existing.differing(making)
         if corpus.stream is not None:
             check_free(self._out / corpus.stream, options.overwrite)
-        converted = self._convert_here(executor, progress)
+        converted = self._convert_here(executor, progress, taken)
         for name, splits in converted.manifests.items():
             conversion = next(iter(splits.values())).conversion
             check_free(self._out / name, options.overwrite, conversion.fingerprint if conversion else None)
@@ -97,18 +103,18 @@ class _Uploading:
         rejects = tuple(path.replace(str(self._staging), str(self._out), 1) for path in converted.rejects)
         return replace(converted, kept=False, rejects=rejects)
 
-    def _convert_here(self, executor: Executor, progress: Progress) -> Converted:
+    def _convert_here(self, executor: Executor, progress: Progress, taken: Mapping[str, str]) -> Converted:
         """Convert to the staging folder; what was made there of something else goes."""
         options = replace(self._options, overwrite=False)
         try:
-            return convert_corpus(self._corpus, self._staging, options, executor, progress)
+            return convert_corpus(self._corpus, self._staging, options, executor, progress, taken)
         except StreamError:
             streams = [index.parent for index in self._staging.glob(f"[!.]*/{INDEX_NAME}")]
             if not streams:
                 raise
             for stream in streams:  # of another conversion that was killed
                 shutil.rmtree(stream)
-            return convert_corpus(self._corpus, self._staging, options, executor, progress)
+            return convert_corpus(self._corpus, self._staging, options, executor, progress, taken)
 
 
 @contextmanager

@@ -74,18 +74,28 @@ def write_shard_of(task: ShardTask) -> dict[str, Any]:
     """
     noted = Path(task.noted)
     samples, directory = task.samples, Path(task.directory)
-    if noted.exists():
-        entry: dict[str, Any] = json.loads(noted.read_text())
-        if (directory / (entry["zip_data"] or entry["raw_data"])["basename"]).exists():
-            return entry
-    rows = _packed(task) if samples.layout == "packed" else _documents(task)
+    done = _done(directory, noted)
+    if done is not None:
+        return done
     try:
+        rows = _packed(task) if samples.layout == "packed" else _documents(task)
         entry = write_shard(directory, task.number, rows, samples.format, samples.shard_bytes, samples.compression)
+        noted.parent.mkdir(parents=True, exist_ok=True)
+        note_whole(noted, json.dumps(entry))
     except OSError as problem:
         raise cannot_write(directory, problem) from None
-    noted.parent.mkdir(parents=True, exist_ok=True)
-    note_whole(noted, json.dumps(entry))
     return entry
+
+
+def _done(directory: Path, noted: Path) -> dict[str, Any] | None:
+    """Return the entry of a shard that is whole, or None."""
+    try:
+        entry: dict[str, Any] = json.loads(noted.read_text())
+        stored = entry["zip_data"] or entry["raw_data"]
+        is_whole = (directory / stored["basename"]).stat().st_size == stored["bytes"]
+    except (FileNotFoundError, ValueError):  # a machine that stopped may leave a file empty
+        return None
+    return entry if is_whole else None
 
 
 def _packed(task: ShardTask) -> dict[str, Array]:
@@ -97,7 +107,10 @@ def _packed(task: ShardTask) -> dict[str, Array]:
         own = tokens[filled : filled + piece.end - piece.begin]
         with Path(f"{piece.path}.tokens").open("rb", buffering=0) as file:
             file.seek((piece.token + piece.begin) * tokens.itemsize)
-            file.readinto(own.data)
+            missing = own.data.cast("B")
+            while missing and (size := file.readinto(missing)):  # one call reads 2 GiB at most
+                missing = missing[size:]
+        assert not missing, "a part that is whole has all its tokens"
         filled += len(own)
     rows = {TOKENS: tokens.reshape(-1, samples.sequence_length)}
     if samples.keep:

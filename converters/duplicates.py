@@ -6,7 +6,6 @@ range of hashes; then each part that has duplicates is written again without the
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.encode import cannot_write
-from converters.parts import Part, Run, copy_documents, documents_of
+from converters.parts import Part, Run, copy_documents, documents_of, note_whole
 
 DUPLICATE = "duplicate"
 BUCKET_DOCUMENTS = 4_000_000  # looked at in one turn, at some 40 bytes each
@@ -70,9 +69,7 @@ def find_duplicates(task: FindTask) -> None:
     place = np.concatenate(places)
     duplicate = is_repeated(np.concatenate(hashes), place["part"])
     try:
-        temporary = target.with_name(f"{target.name}.{os.getpid()}")
-        temporary.write_bytes(place[duplicate].tobytes())
-        temporary.rename(target)
+        note_whole(target, place[duplicate].tobytes())
     except OSError as problem:
         raise cannot_write(target.parent, problem) from None
 

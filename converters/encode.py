@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from converters.documents import EXCLUDED, OUTSIDE, Documents, Fields, Selection, UnfitError
-from converters.parts import Array, Part, PartWriter
+from converters.parts import Array, Part, PartWriter, note_whole
 from converters.readers import MISSING, Asked, BadRow, Rows, Span, locate, read_batches
 from converters.sources import SourceFile
 from converters.tokenise import ByteTokenizer, Tokenizer, TokenizerSpec, dtype_of
@@ -248,16 +248,18 @@ class _Rejects:
         """Write what was found, a line each, next to the part."""
         if not self.found:
             return
-        with Path(f"{self._task.path}.rejects").open("w", encoding="utf-8", errors="backslashreplace") as file:
-            for reject in self.found:
-                line = {
-                    "file": self._task.file.name,
-                    "place": self._where(reject),
-                    "stream": reject.stream or None,
-                    "reason": reject.problem,
-                    "content": reject.content,
-                }
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        lines = (
+            {
+                "file": self._task.file.name,
+                "place": self._where(reject),
+                "stream": reject.stream or None,
+                "reason": reject.problem,
+                "content": reject.content,
+            }
+            for reject in self.found
+        )
+        told = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        note_whole(Path(f"{self._task.path}.rejects"), told)
 
     def _where(self, reject: Reject) -> str:
         return "" if reject.number is None else locate(self._task.file, self._task.span, reject.number)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
+from converters.tokenise import use_one_thread
 from mixstream.errors import CorpusError, MissingExtraError
 
 SMALL_BYTES = 4 << 20
@@ -74,19 +77,40 @@ def _processes(workers: int) -> Iterator[Executor]:
     executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin_worker)
     others = set(multiprocessing.active_children())
     try:
+        multiprocessing.resource_tracker.ensure_running()  # here: it would unblock what is blocked
+        with _ctrl_c_later():  # workers begin with it blocked: it is for their parent, who ends them
+            executor.submit(os.getpid)
         yield executor
     except BaseException:
-        executor.shutdown(wait=False, cancel_futures=True)
+        _cancel_all(executor)
         for child in set(multiprocessing.active_children()) - others:
             child.terminate()  # what it was at is not whole, and will be done again
         raise
     executor.shutdown()
 
 
+def _cancel_all(executor: ProcessPoolExecutor) -> None:
+    """Cancel what is not running, and wait until the executor knows: it fails at cancelled tasks of dead processes."""
+    knows = threading.Event()
+    with contextlib.suppress(BrokenProcessPool):
+        executor.submit(os.getpid).add_done_callback(lambda _: knows.set())  # the last one to be cancelled
+        executor.shutdown(wait=False, cancel_futures=True)
+        knows.wait(0.5)  # in vain where it went to a process that is busy: then all others were cancelled before
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Have Ctrl-C wait until the block has ended."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 def _begin_worker() -> None:
-    """Use one thread, leave Ctrl-C to the parent, and end with it."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Use one thread, and end with the parent."""
+    use_one_thread()
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker has one"
 
@@ -112,13 +136,19 @@ def _cluster(address: str) -> Iterator[Executor]:
             f"--cluster {address}: no Dask scheduler answers there ({problem}); start one with `dask scheduler`"
         ) from None
     with client:
-        client.run(_use_one_thread)
-        client.register_worker_callbacks(_use_one_thread)  # those that come later, too
-        yield client.get_executor(pure=False)
-
-
-def _use_one_thread() -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        try:
+            client.register_worker_callbacks(use_one_thread)  # of those that come later, too
+            yield client.get_executor(pure=False)
+        except distributed.KilledWorker as problem:
+            raise CorpusError(
+                f"--cluster {address}: {problem.last_worker.address} and others died at the same task (killed, or out "
+                f"of memory); run the same command again, it goes on with what is done"
+            ) from None
+        except (CancelledError, distributed.comm.core.CommClosedError) as problem:
+            raise CorpusError(
+                f"--cluster {address}: the scheduler is gone ({type(problem).__name__}); start it, and run the same "
+                f"command again, it goes on with what is done"
+            ) from None
 
 
 def run_all(
@@ -144,7 +174,10 @@ def run_all(
     try:
         while True:
             for number, task in islice(coming, TASKS_AHEAD - len(running)):
-                running[executor.submit(work, task)] = (number, task)
+                future = executor.submit(work, task)
+                running[future] = (number, task)
+                if future.done():  # it may be the first of all to fail
+                    break
             if not running:
                 return [results[number] for number in range(len(results))]
             ended, _ = wait(running, return_when=FIRST_COMPLETED)

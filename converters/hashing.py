@@ -49,7 +49,11 @@ def source_of(task: HashTask) -> Source:
     noted = None if task.noted is None else Path(task.noted) / digest_of([file.name, file.size_bytes, file.version])
     if noted is not None and noted.exists():
         return Source.model_validate_json(noted.read_text())
-    source = Source(name=file.name, size_bytes=file.size_bytes, sha256=sha256(file), etag=file.etag)
+    try:
+        content = sha256(file)
+    except OSError as problem:
+        raise CorpusError(f"{file.name}: cannot be read ({problem.strerror}); mend that or leave it out") from None
+    source = Source(name=file.name, size_bytes=file.size_bytes, sha256=content, etag=file.etag)
     if noted is not None:
         write_whole(noted, source.model_dump_json())
     return source

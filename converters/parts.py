@@ -11,8 +11,10 @@ Within a block of some megabytes of text documents are grouped by stream and spl
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,7 +87,7 @@ class Part:
             whole = json.loads(Path(f"{path}.json").read_text())
             if whole["sizes"] != _sizes(path):  # the machine had stopped before they were on the disk
                 return None
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # or before that file was
             return None
         return cls(path, tuple(Run(*run) for run in whole["runs"]), whole["counts"])
 
@@ -94,11 +96,26 @@ def _sizes(path: str) -> list[int]:
     return [Path(f"{path}.{suffix}").stat().st_size for suffix in ("tokens", "documents")]
 
 
-def note_whole(path: Path, text: str) -> None:
+TEMPORARY = ".*.tmp-*"
+"""Names of files that are being written, or were when their process was killed."""
+
+
+def temporary_of(path: str | Path) -> str:
+    """Return the path of what will be renamed to `path`, which no other process has, on no machine."""
+    final = Path(path)
+    return str(final.with_name(f".{final.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"))
+
+
+def note_whole(path: Path, content: str | bytes) -> None:
     """Write a small file so that it is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    temporary = Path(temporary_of(path))
+    try:
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def documents_of(path: str) -> Any:
@@ -119,7 +136,7 @@ def copy_documents(part: Part, to: str, dtype: str, kept: npt.NDArray[np.bool_])
     import pyarrow
     import pyarrow.ipc
 
-    temporary = f"{to}.{os.getpid()}"
+    temporary = temporary_of(to)
     tokens = np.memmap(f"{part.path}.tokens", dtype, mode="r")
     run_ends = np.cumsum([run.num_documents for run in part.runs])
     totals = np.zeros((len(part.runs), 3), np.int64)
@@ -165,7 +182,7 @@ class PartWriter:
     def __init__(self, path: str, dtype: str, eod_token_id: int, keep: Sequence[str], has_hashes: bool) -> None:
         """Write the part `path`; see `schema_of`."""
         self._path = path
-        self._temporary = f"{path}.{os.getpid()}"
+        self._temporary = temporary_of(path)
         self._end = np.array([eod_token_id], dtype)
         self._keep = tuple(keep)
         self._schema = schema_of(keep, has_hashes)

@@ -50,4 +50,6 @@ def write_rejects(parts: Iterable[Part], corpus: Corpus, made: Sequence[str], wo
                     files[owner].write(line)
     if "" in paths:
         (work / "made" / REJECTS_NAME).replace(paths[""])
+    else:
+        (out / rejects_beside(corpus.name)).unlink(missing_ok=True)  # of an earlier conversion
     return tuple(paths.values())

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from converters.corpus import Corpus, Making, Options, digest_of, how_of, span_bytes_of
 from converters.cut import Samples, ShardTask, TableTask, write_shard_of, write_table
 from converters.duplicates import DropTask, FindTask, buckets_of, drop_duplicates, find_duplicates
-from converters.encode import REJECTED, EncodeTask, Encoding, encode_span, save_tokenizer, too_many
+from converters.encode import REJECTED, EncodeTask, Encoding, cannot_write, encode_span, save_tokenizer, too_many
 from converters.executors import run_all
 from converters.existing import Existing, check_free, made_already
 from converters.hashing import check_unchanged, sources_of
@@ -23,13 +24,14 @@ from converters.rejects import write_rejects
 from converters.sources import SourceFile
 from converters.tokenise import dtype_of
 from converters.work import work_folder
-from mixstream.errors import CorpusError
+from mixstream.errors import CorpusError, StreamError
 from mixstream.formats import dump_json, write_whole
 from mixstream.streams.manifest import HELDOUT, MANIFEST_NAME, TRAIN, StreamManifest
 from mixstream.streams.placing import put_in_place
 from mixstream.streams.writer import write_index
 
 OnCount = Callable[[int], None]
+TOO_FEW = "of streams too small"  # documents in no stream, as they are counted
 
 
 def ignore(count: int) -> None:
@@ -75,7 +77,12 @@ class Converted:
 
 
 def convert_corpus(
-    corpus: Corpus, out: Path, options: Options, executor: Executor, progress: Progress = Progress()
+    corpus: Corpus,
+    out: Path,
+    options: Options,
+    executor: Executor,
+    progress: Progress = Progress(),
+    taken: Mapping[str, str] = MappingProxyType({}),
 ) -> Converted:
     """Make the streams of a corpus in the folder `out`, each whole or not at all.
 
@@ -87,6 +94,7 @@ def convert_corpus(
         options: how.
         executor: runs the tasks; where it is a cluster, `out` must be a folder that all see.
         progress: is told how far it is.
+        taken: {stream: corpus} that others of the same run have made.
 
     Raises:
         CorpusError: a file cannot be read, a document cannot be used, or there is less than one sample of text.
@@ -94,18 +102,27 @@ def convert_corpus(
         StreamError: a stream of that name was made from something else, or what is there is no stream; another
             process converts the same corpus to the same place; or the folder cannot be written.
     """
-    return _Conversion(corpus, out, options, executor, progress).convert()
+    return _Conversion(corpus, out, options, executor, progress, taken).convert()
 
 
 class _Conversion:
     """One corpus on its way."""
 
-    def __init__(self, corpus: Corpus, out: Path, options: Options, executor: Executor, progress: Progress) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        out: Path,
+        options: Options,
+        executor: Executor,
+        progress: Progress,
+        taken: Mapping[str, str],
+    ) -> None:
         self._corpus = corpus
         self._out = out
         self._options = options
         self._executor = executor
         self._progress = progress
+        self._taken = taken
         self._info = options.loaded.info
         self._how = how_of(corpus, options)
         self._samples = Samples(
@@ -132,11 +149,14 @@ class _Conversion:
             check_free(self._out / corpus.stream, options.overwrite)
         key = digest_of([[(file.name, file.size_bytes, file.version) for file in corpus.files], self._how])
         with work_folder(self._out, corpus.name, key) as work:
-            return self._convert(work)
+            try:
+                return self._convert(work)
+            except OSError as problem:  # what this process writes itself; tasks and readers tell of theirs
+                raise cannot_write(work, problem) from None
 
     def _convert(self, work: Path) -> Converted:
         making = self._making(work)
-        parts = self._encode(work)
+        encoded = parts = self._encode(work)
         if self._options.deduplicate:
             parts = self._without_duplicates(work, parts)
         for file in self._corpus.files:
@@ -149,15 +169,29 @@ class _Conversion:
             for name in names
             if self._num_samples(found, name, TRAIN) < least
         }
-        if self._corpus.stream is not None and (too_small or not names):
-            raise self._too_little(parts, sum(too_small.values()))
         made = [name for name in names if name not in too_small]
+        if not made:
+            raise self._too_little(encoded, sum(too_small.values()))
         for name in made:
-            check_free(self._out / name, self._options.overwrite, making.fingerprint)
+            self._check_free(name, making)
         counts = counts_of(parts)
-        rejects = write_rejects(parts, self._corpus, made, work, self._out) if counts[""][REJECTED] else ()
+        counts[""][TOO_FEW] = sum(found[key].total_documents for key in found if key[0] in too_small)
+        rejects = write_rejects(encoded, self._corpus, made, work, self._out)
         manifests = self._write_streams(work, found, made, making, parts)
         return Converted(self._corpus.name, manifests, False, too_small, counts[""], rejects)
+
+    def _check_free(self, name: str, making: Making) -> None:
+        """Check that a stream may be put in its place.
+
+        Raises:
+            StreamError: there is another one, be it of another corpus of this run.
+        """
+        if name in self._taken:
+            raise StreamError(
+                f"{self._out / name}: is made by two corpora, {self._taken[name]} and {self._corpus.name}; make them "
+                f"one corpus, or give one another language or domain"
+            )
+        check_free(self._out / name, self._options.overwrite, making.fingerprint)
 
     def _making(self, work: Path | None = None) -> Making:
         """Return all that decides the content; hashes of files are noted in the work folder, if there is one."""
@@ -218,7 +252,15 @@ class _Conversion:
         if self._options.exclude is None:
             return None
         copy = work / "excluded"
-        copy.write_bytes(self._options.exclude.read_bytes())
+        content = self._options.exclude.read_bytes()
+        try:
+            content.decode()
+        except UnicodeDecodeError as problem:
+            line = content[: problem.start].count(b"\n") + 1
+            raise CorpusError(
+                f"{self._options.exclude}: line {line} is not UTF-8; --exclude needs an id a line"
+            ) from None
+        copy.write_bytes(content)
         return str(copy)
 
     def _without_duplicates(self, work: Path, parts: list[Part]) -> list[Part]:
@@ -248,8 +290,12 @@ class _Conversion:
     ) -> dict[str, Mapping[str, StreamManifest]]:
         """Write all shards, then put each stream in its place."""
         manifests: dict[str, Mapping[str, StreamManifest]] = {}
+        placed = work / "placed"
+        placed.mkdir(exist_ok=True)
         for name in names:
-            done = made_already(self._out / name, making) if (work / "placed" / name).exists() else None
+            if self._options.overwrite and not (placed / name).exists():
+                continue  # what is there may be damaged
+            done = made_already(self._out / name, making)
             if done is not None:  # by a run that was killed after that
                 manifests[name] = done
         left = [name for name in names if name not in manifests]
@@ -278,9 +324,9 @@ class _Conversion:
                 place = places[name, split]
                 write_whole(place / MANIFEST_NAME, dump_json(manifest))
                 write_index(place, entries[str(place)])
+            self._check_free(name, making)  # another process may have put one there
             put_in_place(places[name, TRAIN], self._out / name)
-            (work / "placed").mkdir(exist_ok=True)
-            (work / "placed" / name).touch()
+            (placed / name).touch()
             manifests[name] = own
         return {name: manifests[name] for name in names}
 
@@ -307,8 +353,8 @@ class _Conversion:
         files = ", ".join(file.name for file in self._corpus.files[:3])
         more = f" and {len(self._corpus.files) - 3:,} more" if len(self._corpus.files) > 3 else ""
         tokens = sum(run.num_tokens for part in parts for run in part.runs if run.split == TRAIN)
-        rejected = counts_of(parts)[""][REJECTED]
-        told = f" ({rejected:,} documents cannot be used)" if rejected else ""
+        rejected = sum(part.count(REJECTED) for part in parts)
+        told = f" ({rejected:,} documents cannot be used, see {_rejects_of(parts)})" if rejected else ""
         length, least = self._options.sequence_length, self._options.min_samples
         if least > 1:
             return CorpusError(
@@ -338,6 +384,11 @@ ENCODED_BY = (  # of all that decides streams, what decides a part
     "way with errors",
     "longest document",
 )
+
+
+def _rejects_of(parts: Iterable[Part]) -> str:
+    """Return the file of the first span that has documents which cannot be used."""
+    return next(f"{part.path}.rejects" for part in parts if part.count(REJECTED))
 
 
 def _bytes_of(pieces: list[tuple[SourceFile, Span]]) -> dict[tuple[SourceFile, Span], int]:

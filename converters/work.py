@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from converters.encode import cannot_write
+from converters.parts import TEMPORARY
 from mixstream.errors import StreamError
 
 SHARED = ("parts", "hashes")  # by what conversions of one corpus have in common
@@ -44,6 +45,8 @@ def work_folder(out: Path, name: str, key: str) -> Iterator[Path]:
             for other in folder.iterdir():
                 if other.is_dir() and other.name not in (key, *SHARED):
                     shutil.rmtree(other)
+            for left in folder.rglob(TEMPORARY):  # by a run that was killed
+                left.unlink(missing_ok=True)
             (folder / key).mkdir(exist_ok=True)
         except OSError as problem:
             raise cannot_write(folder, problem) from None
@@ -51,7 +54,8 @@ def work_folder(out: Path, name: str, key: str) -> Iterator[Path]:
             yield folder / key
         except BaseException:
             if not any(folder.glob("parts/*.json")):  # nothing was done
-                _remove(folder, made)
+                with contextlib.suppress(OSError):  # unless a worker still writes there
+                    _remove(folder, made)
             raise
         _remove(folder, [])
 

@@ -181,6 +181,8 @@ def _show(done: list[Converted], ignored: list[str], place: Place, others: list[
         left_out.update(converted.counts)
     told = "".join(f", {count:,} {LEFT_OUT.get(what, what)}" for what, count in sorted(left_out.items()) if count)
     documents = sum(
-        manifest.num_documents or 0 for one in done for splits in one.manifests.values() for manifest in splits.values()
+        (splits["train"].num_documents or 0) + (splits["train"].heldout_documents or 0)
+        for one in done
+        for splits in one.manifests.values()
     )
     say(f"{documents:,} documents in {len(rows)} {'stream' if len(rows) == 1 else 'streams'} in {place}{told}")
