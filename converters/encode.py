@@ -146,6 +146,8 @@ def _chosen(task: EncodeTask, writer: PartWriter, rejects: _Rejects) -> Iterator
                 for stream, split in zip(documents.streams, chosen.splits, strict=True):
                     if split in (EXCLUDED, OUTSIDE):
                         writer.count(stream, split)
+                outside = [split == OUTSIDE for split in chosen.splits]
+                writer.leave_out(documents.where(outside), list(compress(numbers, outside)))
                 chosen = chosen.where(taken)
             if chosen.documents.ids:
                 yield chosen

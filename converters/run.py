@@ -157,6 +157,7 @@ class _Conversion:
     def _convert(self, work: Path) -> Converted:
         making = self._making(work)
         encoded = parts = self._encode(work)
+        self._check_kept(parts)
         if self._options.deduplicate:
             parts = self._without_duplicates(work, parts)
         for file in self._corpus.files:
@@ -192,6 +193,15 @@ class _Conversion:
                 f"one corpus, or give one another language or domain"
             )
         check_free(self._out / name, self._options.overwrite, making.fingerprint)
+
+    def _check_kept(self, parts: list[Part]) -> None:
+        """Refuse to keep a field that no document has: its name may be misspelt."""
+        for place, name in enumerate(self._corpus.fields.keep):
+            if not any(part.kept[place] for part in parts):
+                raise CorpusError(
+                    f"{self._corpus.name}: no document has a number in field {name!r} (--keep); mend its name, or "
+                    f"leave it out"
+                )
 
     def _making(self, work: Path | None = None) -> Making:
         """Return all that decides the content; hashes of files are noted in the work folder, if there is one."""
@@ -266,8 +276,8 @@ class _Conversion:
     def _without_duplicates(self, work: Path, parts: list[Part]) -> list[Part]:
         folder = work / "unique"
         folder.mkdir(exist_ok=True)
-        num_buckets = buckets_of(sum(part.num_documents for part in parts))
         paths = tuple(part.path for part in parts)
+        num_buckets = buckets_of(paths)
         found = tuple(str(folder / f"{bucket:05d}.found") for bucket in range(num_buckets))
         run_all(
             self._executor,

@@ -108,6 +108,9 @@ def reference(rows: list[dict], fields: Fields, options: dict) -> dict[tuple[str
         held = is_held_out(document.id, options["holdout"])
         if document.id in options.get("excluded", ()):
             continue
+        if options.get("deduplicate") and (document.stream, document.content) in seen:
+            continue
+        seen.add((document.stream, document.content))
         share = options.get("subsample")
         if (
             not held
@@ -115,9 +118,6 @@ def reference(rows: list[dict], fields: Fields, options: dict) -> dict[tuple[str
             and Selection(0.0, share, options["seed"]).splits_of([document.id]) != ["train"]
         ):
             continue
-        if options.get("deduplicate") and (document.stream, document.content) in seen:
-            continue
-        seen.add((document.stream, document.content))
         score = document.kept[0] if document.kept else math.nan
         streams.setdefault((document.stream, "heldout" if held else "train"), []).append(
             (document.id, document.content, score)
@@ -164,6 +164,11 @@ def test_a_conversion_is_what_lists_in_memory_give(
         (work / "exclude").write_bytes("".join(f"{own}\n" for own in plain).encode())
         options["exclude"] = str(work / "exclude")
     own_fields = FieldsConfig(**fields).fields()
+    taken = reference(rows, own_fields, {**options, "excluded": set(excluded), "deduplicate": False})
+    if all(math.isnan(score) for own in taken.values() for _, _, score in own):
+        with pytest.raises(CorpusError, match=r"no document has a number in field 'score' \(--keep\)"):
+            convert(folder, work / "a", fields, options)
+        return
     expected = reference(rows, own_fields, {**options, "excluded": set(excluded)})
     units = {key: sum(len(content) + 1 for _, content, _ in own) // length for key, own in expected.items()}
     if layout == "documents":
