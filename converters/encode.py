@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from converters.documents import EXCLUDED, OUTSIDE, Documents, Fields, Selection, UnfitError
+from converters.documents import EXCLUDED, OUTSIDE, Documents, Fields, Selection, UnfitError, ids_of
 from converters.parts import Array, Part, PartWriter, note_whole
 from converters.readers import MISSING, Asked, BadRow, Rows, Span, locate, read_batches
 from converters.sources import SourceFile
@@ -280,10 +280,7 @@ def _selection(encoding: Encoding) -> Selection:
     return Selection(encoding.holdout, encoding.subsample, encoding.seed, excluded)
 
 
-@lru_cache(maxsize=1)
-def _ids(path: str) -> frozenset[str]:
-    with Path(path).open(encoding="utf-8") as lines:
-        return frozenset(line for line in (own.rstrip("\r\n") for own in lines) if line)
+_ids = lru_cache(maxsize=1)(ids_of)
 
 
 def save_tokenizer(spec: TokenizerSpec, path: Path) -> None:
