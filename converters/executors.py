@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.resource_tracker
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
 from converters.tokenise import use_one_thread
 from mixstream.errors import CorpusError, MissingExtraError
 
 SMALL_BYTES = 4 << 20
+CLUSTER_SECONDS = 30  # that a scheduler may take to answer
 TASKS_AHEAD = 512  # handed out at a time: enough for a large cluster, little to hold
 
 TaskT = TypeVar("TaskT")
@@ -74,38 +76,68 @@ def executor_of(workers: int, cluster: str | None = None) -> Iterator[Executor]:
 @contextmanager
 def _processes(workers: int) -> Iterator[Executor]:
     """Give processes that are spawned: forked ones would have the locks of threads that they have not."""
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin_worker)
+    executor = ProcessPoolExecutor(workers, _Workers(), initializer=_begin_worker)
     others = set(multiprocessing.active_children())
     try:
-        multiprocessing.resource_tracker.ensure_running()  # here: it would unblock what is blocked
-        with _ctrl_c_later():  # workers begin with it blocked: it is for their parent, who ends them
-            executor.submit(os.getpid)
         yield executor
     except BaseException:
-        _cancel_all(executor)
-        for child in set(multiprocessing.active_children()) - others:
-            child.terminate()  # what it was at is not whole, and will be done again
+        _end(executor, others)
         raise
     executor.shutdown()
 
 
-def _cancel_all(executor: ProcessPoolExecutor) -> None:
-    """Cancel what is not running, and wait until the executor knows: it fails at cancelled tasks of dead processes."""
+def _end(executor: ProcessPoolExecutor, others: set[multiprocessing.process.BaseProcess]) -> None:
+    """End all processes but `others` at once; what they were at is not whole, and will be done again.
+
+    Tasks are cancelled before, or else the executor's own thread would fail at those of dead processes; and that
+    thread is waited for, or else the interpreter might wake it up when it has just ended.
+    """
     knows = threading.Event()
-    with contextlib.suppress(BrokenProcessPool):
+    closing = threading.Thread(target=executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+    try:
         executor.submit(os.getpid).add_done_callback(lambda _: knows.set())  # the last one to be cancelled
-        executor.shutdown(wait=False, cancel_futures=True)
-        knows.wait(0.5)  # in vain where it went to a process that is busy: then all others were cancelled before
+    except BrokenProcessPool:
+        knows.set()
+    closing.start()
+    knows.wait(0.5)  # in vain where it waits for a process that is busy: all others are cancelled by then
+    deadline = time.monotonic() + 10
+    while closing.is_alive() and time.monotonic() < deadline:
+        for worker in set(multiprocessing.active_children()) - others:  # it may just have started one more
+            worker.kill()
+        closing.join(0.05)
+
+
+class _Worker(SpawnProcess):
+    """A process that never sees Ctrl-C, not even while it starts: that is for the parent, who ends it."""
+
+    def start(self) -> None:
+        """Start it, with the signal blocked, which it inherits."""
+        multiprocessing.resource_tracker.ensure_running()  # now: it would unblock what is blocked
+        with _ctrl_c_later():
+            super().start()
 
 
 @contextmanager
 def _ctrl_c_later() -> Iterator[None]:
-    """Have Ctrl-C wait until the block has ended."""
+    """Have Ctrl-C wait until the block has ended, whichever thread it comes to."""
+    seen = threading.Event()
+    is_main = threading.current_thread() is threading.main_thread()  # only it has handlers, and is interrupted
+    handler = signal.getsignal(signal.SIGINT)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    if is_main:
+        signal.signal(signal.SIGINT, lambda *_: seen.set())
     try:
         yield
     finally:
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    if seen.is_set():
+        signal.raise_signal(signal.SIGINT)
+
+
+class _Workers(SpawnContext):
+    Process = _Worker
 
 
 def _begin_worker() -> None:
@@ -130,7 +162,7 @@ def _cluster(address: str) -> Iterator[Executor]:
             "--cluster needs dask.distributed; install it with: pip install 'mixstream-llm[cluster]'"
         ) from None
     try:
-        client: Any = distributed.Client(address, timeout="30s", set_as_default=False)  # type: ignore[no-untyped-call]
+        client: Any = distributed.Client(address, timeout=CLUSTER_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError, ValueError) as problem:
         raise CorpusError(
             f"--cluster {address}: no Dask scheduler answers there ({problem}); start one with `dask scheduler`"
