@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shutil
 import tempfile
@@ -13,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from converters.corpus import Corpus, Making, Options, how_of
-from converters.existing import Existing, check_free
+from converters.existing import Existing, check_free, made_already
 from converters.hashing import sources_of
 from converters.rejects import rejects_beside
 from converters.run import Converted, Progress, convert_corpus
+from converters.work import locked
 from mixstream.errors import StreamError
 from mixstream.streams.index import INDEX_NAME
 from mixstream.streams.place import Place
@@ -80,7 +80,7 @@ class _Uploading:
     def convert(self, executor: Executor, progress: Progress, taken: Mapping[str, str]) -> Converted:
         corpus, options = self._corpus, self._options
         making: Making | None = None
-        existing = Existing.find(self._out, corpus.stream, corpus.files)
+        existing = Existing.find(self._out, corpus)
         if existing is not None and not options.overwrite:
             making = Making(sources_of(corpus, executor), how_of(corpus, options))
             if existing.is_made_by(making):
@@ -106,15 +106,13 @@ class _Uploading:
     def _convert_here(self, executor: Executor, progress: Progress, taken: Mapping[str, str]) -> Converted:
         """Convert to the staging folder; what was made there of something else goes."""
         options = replace(self._options, overwrite=False)
-        try:
-            return convert_corpus(self._corpus, self._staging, options, executor, progress, taken)
-        except StreamError:
-            streams = [index.parent for index in self._staging.glob(f"[!.]*/{INDEX_NAME}")]
-            if not streams:
-                raise
-            for stream in streams:  # of another conversion that was killed
-                shutil.rmtree(stream)
-            return convert_corpus(self._corpus, self._staging, options, executor, progress, taken)
+        streams = [index.parent for index in self._staging.glob(f"[!.]*/{INDEX_NAME}")]
+        if streams:
+            making = Making(sources_of(self._corpus, executor), how_of(self._corpus, options))
+            for stream in streams:
+                if made_already(stream, making) is None:  # of another conversion that was killed
+                    shutil.rmtree(stream)
+        return convert_corpus(self._corpus, self._staging, options, executor, progress, taken)
 
 
 @contextmanager
@@ -125,12 +123,12 @@ def _staged(staging: Path | None, out: RemoteFolder) -> Iterator[Path]:
             yield Path(temporary)
         return
     folder = staging / f".mixstream-{hashlib.sha256(str(out).encode()).hexdigest()[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield folder
-    finally:
-        with contextlib.suppress(OSError):  # it holds what is to be uploaded yet
-            folder.rmdir()
+    with locked(folder, f"{staging}: another process converts to {out} by way of there"):
+        try:
+            yield folder
+        finally:
+            if [path.name for path in folder.iterdir()] == ["lock"]:  # else it holds what is to be uploaded yet
+                shutil.rmtree(folder)
 
 
 def other_streams(converted: Sequence[Converted], out: Place) -> list[str]:

@@ -40,6 +40,11 @@ class Corpus:
     document: Literal["line", "file"] = "line"
 
     @property
+    def files_digest(self) -> str:
+        """Hash of what its files are called and how large they are."""
+        return digest_of([(file.name, file.size_bytes) for file in self.files])
+
+    @property
     def stream(self) -> str | None:
         """The one stream that it makes; None where fields name streams."""
         return self.fields.stream_of() or None
@@ -124,7 +129,7 @@ class Making:
     sources: tuple[Source, ...]
     how: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of it all."""
         return digest_of([[source.model_dump() for source in self.sources], dict(self.how)])

@@ -8,6 +8,7 @@ range of hashes; then each part that has duplicates is written again without the
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,10 @@ def drop_duplicates(task: DropTask) -> Part:
 
 
 def _rows(path: str, number: int) -> npt.NDArray[Any]:
-    found = np.fromfile(path, _FOUND)
-    first, last = np.searchsorted(found["part"], [number, number + 1])
-    return found["row"][first:last]
+    """Return the rows of a part that are in a file of all parts' duplicates, of which little is read."""
+    count = Path(path).stat().st_size // _FOUND.itemsize
+    if not count:
+        return np.empty(0, np.uint64)
+    found = np.memmap(path, _FOUND, mode="r")
+    first, last = (bisect_left(found, own, key=lambda row: int(row["part"])) for own in (number, number + 1))
+    return np.array(found["row"][first:last])

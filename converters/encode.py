@@ -14,7 +14,7 @@ import numpy as np
 
 from converters.documents import EXCLUDED, OUTSIDE, Documents, Fields, Selection, UnfitError, ids_of
 from converters.parts import Array, Part, PartWriter, note_whole
-from converters.readers import MISSING, Asked, BadRow, Rows, Span, locate, read_batches
+from converters.readers import MISSING, Asked, BadRow, DocumentIs, Rows, Span, locate, read_batches, spans
 from converters.sources import SourceFile
 from converters.tokenise import ByteTokenizer, Tokenizer, TokenizerSpec, dtype_of
 from mixstream.errors import CorpusError, StreamError, TokenizerError
@@ -50,6 +50,30 @@ class Encoding:
     has_hashes: bool
     on_error: OnError
     max_rejects: int | None
+
+
+@dataclass(frozen=True)
+class SpansTask:
+    """One file, and how it is cut; what cannot be read `stops` the run, or else becomes a reject in its only span."""
+
+    file: SourceFile
+    span_bytes: int
+    document: DocumentIs
+    stops: bool
+
+
+def spans_of(task: SpansTask) -> list[Span]:
+    """Return the spans of a file.
+
+    Raises:
+        CorpusError: it is not what its name says.
+    """
+    try:
+        return spans(task.file, task.span_bytes, task.document)
+    except CorpusError:
+        if task.stops:
+            raise
+        return [Span(0, 1)]  # reading it fails again
 
 
 @dataclass(frozen=True)

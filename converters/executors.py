@@ -10,11 +10,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.context import SpawnContext, SpawnProcess
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from converters.tokenise import use_one_thread
@@ -22,7 +23,8 @@ from mixstream.errors import CorpusError, MissingExtraError
 
 SMALL_BYTES = 4 << 20
 CLUSTER_SECONDS = 30  # that a scheduler may take to answer
-TASKS_AHEAD = 512  # handed out at a time: enough for a large cluster, little to hold
+TASKS_AHEAD = 512  # bundles of them handed out at a time: enough for a large cluster, little to hold
+BUNDLE_BYTES, BUNDLE_TASKS = 1 << 20, 32  # of small files: each alone would take less time than its way to a worker
 
 TaskT = TypeVar("TaskT")
 DoneT = TypeVar("DoneT")
@@ -188,40 +190,65 @@ def run_all(
     work: Callable[[TaskT], DoneT],
     tasks: Iterable[TaskT],
     on_done: Callable[[TaskT, DoneT], None] = lambda task, done: None,
+    size_of: Callable[[TaskT], int] = lambda task: BUNDLE_BYTES,
 ) -> list[DoneT]:
     """Return ``work(task)`` of every task, in their order; some of them are handed out at a time.
+
+    Small ones go to a worker together. What each leaves behind is its own, so that this changes no result.
 
     Args:
         executor: runs them.
         work: a function of a module.
         tasks: its arguments.
         on_done: called in this process as each ends, in any order.
+        size_of: the bytes that a task reads.
 
     Raises:
         CorpusError: a worker process died; and what `work` raises, as soon as the first does.
     """
-    results: dict[int, DoneT] = {}
-    running: dict[Future[DoneT], tuple[int, TaskT]] = {}
-    coming = enumerate(tasks)
+    results: dict[int, list[DoneT]] = {}
+    running: dict[Future[list[DoneT]], tuple[int, list[TaskT]]] = {}
+    ended: SimpleQueue[Future[list[DoneT]]] = SimpleQueue()  # `wait` would look at all that run, each time
+    coming = enumerate(bundles(tasks, size_of))
     try:
         while True:
-            for number, task in islice(coming, TASKS_AHEAD - len(running)):
-                future = executor.submit(work, task)
-                running[future] = (number, task)
+            for number, bundle in islice(coming, TASKS_AHEAD - len(running)):
+                future = executor.submit(_work_on, work, bundle)
+                running[future] = (number, bundle)
+                future.add_done_callback(ended.put)
                 if future.done():  # it may be the first of all to fail
                     break
             if not running:
-                return [results[number] for number in range(len(results))]
-            ended, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in sorted(ended, key=lambda one: running[one][0]):  # of two problems the first one
-                number, task = running.pop(future)
+                return [done for number in range(len(results)) for done in results[number]]
+            now = [ended.get(), *(ended.get() for _ in range(ended.qsize()))]
+            for future in sorted(now, key=lambda one: running[one][0]):  # of two problems the first one
+                number, bundle = running.pop(future)
                 results[number] = future.result()
-                on_done(task, results[number])
+                for task, done in zip(bundle, results[number], strict=True):
+                    on_done(task, done)
     except BrokenProcessPool:
         raise CorpusError(
-            f"a worker process died (killed, or out of memory) after {len(results):,} tasks; run the same command "
-            f"again, it goes on with what is done, or give fewer --workers"
+            f"a worker process died (killed, or out of memory) after {sum(map(len, results.values())):,} tasks; run "
+            f"the same command again, it goes on with what is done, or give fewer --workers"
         ) from None
     finally:
         for future in running:
             future.cancel()
+
+
+def bundles(tasks: Iterable[TaskT], size_of: Callable[[TaskT], int]) -> Iterator[list[TaskT]]:
+    """Yield tasks in order, in lists that end with `BUNDLE_TASKS` or where they reach `BUNDLE_BYTES`."""
+    bundle: list[TaskT] = []
+    held = 0
+    for task in tasks:
+        bundle.append(task)
+        held += size_of(task)
+        if held >= BUNDLE_BYTES or len(bundle) == BUNDLE_TASKS:
+            yield bundle
+            bundle, held = [], 0
+    if bundle:
+        yield bundle
+
+
+def _work_on(work: Callable[[TaskT], DoneT], bundle: list[TaskT]) -> list[DoneT]:
+    return [work(task) for task in bundle]

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.corpus import Making
-from converters.sources import SourceFile
+from converters.corpus import Corpus, Making
 from mixstream.errors import StreamError
 from mixstream.streams.catalog import open_stream
 from mixstream.streams.index import INDEX_NAME
@@ -31,18 +30,18 @@ class Existing:
     manifests: Mapping[str, Mapping[str, StreamManifest]]
 
     @classmethod
-    def find(cls, out: Place, stream: str | None, files: Sequence[SourceFile]) -> Existing | None:
-        """Return the stream of a name, or where fields name them all streams of a conversion of files so named.
+    def find(cls, out: Place, corpus: Corpus) -> Existing | None:
+        """Return the stream of a corpus, or where fields name them all streams of a conversion of files so named.
 
         Raises:
             FormatError: a stream.json is none of ours.
             RemoteError: the store refuses, or does not answer for long.
         """
-        if stream is not None:
-            manifest = _whole(out / stream)
-            names: Sequence[str] = () if manifest is None else (stream,)
+        if corpus.stream is not None:
+            manifest = _whole(out / corpus.stream)
+            names: Sequence[str] = () if manifest is None else (corpus.stream,)
         else:
-            names = _of_conversion(out, [(file.name, file.size_bytes) for file in files])
+            names = _of_conversion(out, corpus.files_digest)
         found = {name: manifests for name in names if (manifests := _manifests(out / name))}
         return cls({name: out / name for name in found}, found) if found and len(found) == len(names) else None
 
@@ -143,15 +142,13 @@ def _manifests(place: Place) -> dict[str, StreamManifest]:
     return {TRAIN: train} | ({} if heldout is None else {HELDOUT: heldout})
 
 
-def _of_conversion(out: Place, files: Sequence[tuple[str, int]]) -> tuple[str, ...]:
-    """Return the names of all streams of a conversion that read files of these names and sizes."""
+def _of_conversion(out: Place, files: str) -> tuple[str, ...]:
+    """Return the names of all streams of a conversion that read files of names and sizes of this hash."""
     if isinstance(out, Path):
         children = sorted(index.parent.name for index in out.glob(f"[!.]*/{INDEX_NAME}"))
     else:
         children = out.children()
     for manifest in all_together(lambda name: _whole(out / name), children, out):
-        if manifest is None or manifest.conversion is None or manifest.sources is None:
-            continue
-        if [(source.name, source.size_bytes) for source in manifest.sources] == list(files):
+        if manifest is not None and manifest.conversion is not None and manifest.conversion.files == files:
             return manifest.conversion.streams
     return ()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
 from converters.corpus import Corpus, digest_of
+from converters.encode import cannot_write
 from converters.executors import run_all
+from converters.parts import note_whole
 from converters.sources import SourceFile, sha256, version_of
 from mixstream.errors import CorpusError
-from mixstream.formats import write_whole
 from mixstream.streams.manifest import Source
 
 
@@ -36,7 +38,7 @@ def sources_of(corpus: Corpus, executor: Executor, noted: Path | None = None) ->
     if noted is not None:
         noted.mkdir(exist_ok=True)
     tasks = [HashTask(file, None if noted is None else str(noted)) for file in corpus.files]
-    return tuple(run_all(executor, source_of, tasks))
+    return tuple(run_all(executor, source_of, tasks, size_of=lambda task: task.file.size_bytes))
 
 
 def source_of(task: HashTask) -> Source:
@@ -44,18 +46,23 @@ def source_of(task: HashTask) -> Source:
 
     Raises:
         CorpusError: the file cannot be read.
+        StreamError: the work folder cannot be written.
     """
     file = task.file
-    noted = None if task.noted is None else Path(task.noted) / digest_of([file.name, file.size_bytes, file.version])
-    if noted is not None and noted.exists():
-        return Source.model_validate_json(noted.read_text())
+    noted = None if task.noted is None else Path(task.noted) / digest_of(file.identity)
+    with contextlib.suppress(FileNotFoundError, ValueError):  # a machine that stopped may leave a note empty
+        if noted is not None:
+            return Source.model_validate_json(noted.read_text())
     try:
         content = sha256(file)
     except OSError as problem:
         raise CorpusError(f"{file.name}: cannot be read ({problem.strerror}); mend that or leave it out") from None
     source = Source(name=file.name, size_bytes=file.size_bytes, sha256=content, etag=file.etag)
     if noted is not None:
-        write_whole(noted, source.model_dump_json())
+        try:
+            note_whole(noted, source.model_dump_json())
+        except OSError as problem:
+            raise cannot_write(noted.parent, problem) from None
     return source
 
 

@@ -13,7 +13,8 @@ from converters.duplicates import DUPLICATE
 from converters.encode import REJECTED
 from converters.packing import Sequenced
 from converters.parts import Part
-from mixstream.streams.manifest import HELDOUT, Conversion, StreamManifest, Subsample
+from converters.sources import SourceFile
+from mixstream.streams.manifest import HELDOUT, Conversion, Source, StreamManifest, Subsample
 from mixstream.streams.writer import TOKENS
 
 
@@ -33,6 +34,29 @@ def counts_of(parts: Iterable[Part]) -> Mapping[str, Counter[str]]:
     return counts
 
 
+def sources_of_streams(
+    corpus: Corpus, making: Making, files: Iterable[SourceFile], parts: Iterable[Part]
+) -> Mapping[str, Sequence[Source]]:
+    """Return the sources that each stream has documents of, be they left out: all, were there only one stream.
+
+    Many files and many streams would else make files larger than the streams.
+
+    Args:
+        corpus: theirs.
+        making: has the sources of all its files.
+        files: that of each part.
+        parts: as they were encoded.
+    """
+    if corpus.stream is not None:
+        return {corpus.stream: making.sources}
+    sources = dict(zip((file.name for file in corpus.files), making.sources, strict=True))
+    found: dict[str, dict[str, Source]] = {}
+    for file, part in zip(files, parts, strict=True):
+        for stream in {run.stream for run in part.runs} | set(part.counts):
+            found.setdefault(stream, {})[file.name] = sources[file.name]
+    return {stream: tuple(own.values()) for stream, own in found.items()}
+
+
 @dataclass(frozen=True)
 class Shared:
     """What all manifests of a conversion have in common.
@@ -41,6 +65,7 @@ class Shared:
         corpus, options: what was converted, and how.
         samples: what samples are.
         making: all that decides the content.
+        sources: of each stream.
         streams: names of all streams that are made.
         left_out: documents of the corpus that are in none of them, by why.
     """
@@ -49,6 +74,7 @@ class Shared:
     options: Options
     samples: Samples
     making: Making
+    sources: Mapping[str, Sequence[Source]]
     streams: Sequence[str]
     left_out: Mapping[str, int]
 
@@ -105,9 +131,12 @@ def manifest_of(
             "id_field": shared.corpus.fields.id,
             "holdout": options.holdout,
             "subsample": Subsample(share=options.subsample, seed=options.seed) if options.subsample else None,
-            "sources": making.sources,
+            "sources": shared.sources[name],
             "conversion": Conversion(
-                fingerprint=making.fingerprint, streams=tuple(shared.streams), left_out=dict(shared.left_out)
+                fingerprint=making.fingerprint,
+                files=shared.corpus.files_digest,
+                streams=tuple(shared.streams),
+                left_out=dict(shared.left_out),
             ),
         }
     )

@@ -109,14 +109,17 @@ class Sequenced:
 
 def sequences(parts: Iterable[Part]) -> dict[tuple[str, str], Sequenced]:
     """Return the runs of each (stream, split), in the order of the parts."""
-    paths: list[str] = []
+    paths: dict[tuple[str, str], list[str]] = {}  # of those alone that have such a run: they go to other processes
     columns: dict[tuple[str, str], list[tuple[int, ...]]] = {}
     for part in parts:
         token = row = 0
         for run in part.runs:
-            own = columns.setdefault((run.stream, run.split), [])
-            own.append((len(paths), token, row, run.num_tokens, run.num_documents, run.num_bytes))
+            key = run.stream, run.split
+            own = paths.setdefault(key, [])
+            if not own or own[-1] != part.path:
+                own.append(part.path)
+            counts = run.num_tokens, run.num_documents, run.num_bytes
+            columns.setdefault(key, []).append((len(own) - 1, token, row, *counts))
             token += run.num_tokens
             row += run.num_documents
-        paths.append(part.path)
-    return {key: Sequenced(paths, *np.array(own, np.int64).T.copy()) for key, own in sorted(columns.items())}
+    return {key: Sequenced(paths[key], *np.array(own, np.int64).T.copy()) for key, own in sorted(columns.items())}

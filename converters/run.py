@@ -9,17 +9,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from converters.corpus import Corpus, Making, Options, digest_of, how_of, span_bytes_of
+from converters.corpus import Corpus, Making, Options, digest_of, how_of
 from converters.cut import Samples, ShardTask, TableTask, write_shard_of, write_table
 from converters.duplicates import DropTask, FindTask, buckets_of, drop_duplicates, find_duplicates
-from converters.encode import REJECTED, EncodeTask, Encoding, cannot_write, encode_span, save_tokenizer, too_many
+from converters.encode import (
+    REJECTED,
+    EncodeTask,
+    Encoding,
+    SpansTask,
+    cannot_write,
+    encode_span,
+    save_tokenizer,
+    spans_of,
+    too_many,
+)
 from converters.executors import run_all
 from converters.existing import Existing, check_free, made_already
 from converters.hashing import check_unchanged, sources_of
-from converters.manifests import Shared, counts_of, manifest_of
+from converters.manifests import Shared, counts_of, manifest_of, sources_of_streams
 from converters.packing import Sequenced, sequences
 from converters.parts import Part
-from converters.readers import Asked, Span, spans
+from converters.readers import Asked, Span
 from converters.rejects import write_rejects
 from converters.sources import SourceFile
 from converters.tokenise import dtype_of
@@ -137,7 +147,7 @@ class _Conversion:
 
     def convert(self) -> Converted:
         corpus, options = self._corpus, self._options
-        existing = Existing.find(self._out, corpus.stream, corpus.files)
+        existing = Existing.find(self._out, corpus)
         if existing is not None and not options.overwrite:
             making = self._making()
             if existing.is_made_by(making):
@@ -147,7 +157,7 @@ class _Conversion:
                 raise existing.differing(making)
         if corpus.stream is not None:
             check_free(self._out / corpus.stream, options.overwrite)
-        key = digest_of([[(file.name, file.size_bytes, file.version) for file in corpus.files], self._how])
+        key = digest_of([[file.identity for file in corpus.files], self._how])
         with work_folder(self._out, corpus.name, key) as work:
             try:
                 return self._convert(work)
@@ -156,7 +166,8 @@ class _Conversion:
 
     def _convert(self, work: Path) -> Converted:
         making = self._making(work)
-        encoded = parts = self._encode(work)
+        pieces = self._pieces()
+        encoded = parts = self._encode(work, pieces)
         self._check_kept(parts)
         if self._options.deduplicate:
             parts = self._without_duplicates(work, parts)
@@ -178,7 +189,9 @@ class _Conversion:
         counts = counts_of(parts)
         counts[""][TOO_FEW] = sum(found[key].total_documents for key in found if key[0] in too_small)
         rejects = write_rejects(encoded, self._corpus, made, work, self._out)
-        manifests = self._write_streams(work, found, made, making, parts)
+        sources = sources_of_streams(self._corpus, making, (file for file, _ in pieces), encoded)
+        shared = Shared(self._corpus, self._options, self._samples, making, sources, made, counts[""])
+        manifests = self._write_streams(work, found, shared, counts)
         return Converted(self._corpus.name, manifests, False, too_small, counts[""], rejects)
 
     def _check_free(self, name: str, making: Making) -> None:
@@ -207,7 +220,7 @@ class _Conversion:
         """Return all that decides the content; hashes of files are noted in the work folder, if there is one."""
         return Making(sources_of(self._corpus, self._executor, work and work.parent / "hashes"), self._how)
 
-    def _encode(self, work: Path) -> list[Part]:
+    def _encode(self, work: Path, pieces: list[tuple[SourceFile, Span]]) -> list[Part]:
         """Return the parts of all spans, in order; those that are whole already are not made again."""
         corpus, options = self._corpus, self._options
         encoding = Encoding(
@@ -225,12 +238,9 @@ class _Conversion:
         save_tokenizer(options.tokenizer, work / "tokenizer.json")
         folder = work.parent / "parts"
         folder.mkdir(exist_ok=True)
-        how = [self._how[what] for what in ENCODED_BY]
-        pieces = [(file, span) for file in corpus.files for span in self._spans(file)]
+        how = digest_of([self._how[what] for what in ENCODED_BY])
         tasks = [
-            EncodeTask(
-                file, span, str(folder / digest_of([file.name, file.size_bytes, file.version, span, how])), encoding
-            )
+            EncodeTask(file, span, str(folder / digest_of([file.identity, span, how])), encoding)
             for file, span in pieces
         ]
         wanted = {Path(task.path).name for task in tasks}
@@ -248,15 +258,14 @@ class _Conversion:
             if options.max_rejects is not None and rejected[REJECTED] > options.max_rejects:
                 raise too_many(options.max_rejects, f"see {task.path}.rejects")
 
-        return run_all(self._executor, encode_span, tasks, note)
+        return run_all(self._executor, encode_span, tasks, note, lambda task: weights[task.file, task.span])
 
-    def _spans(self, file: SourceFile) -> list[Span]:
-        try:
-            return spans(file, span_bytes_of(self._corpus, self._options), self._corpus.document)
-        except CorpusError:
-            if self._options.on_error == "stop":
-                raise
-            return [Span(0, 1)]  # reading it fails again, in its task, where it becomes a reject
+    def _pieces(self) -> list[tuple[SourceFile, Span]]:
+        """Return the spans of all files; the executor looks into those that tell theirs inside."""
+        corpus, stops = self._corpus, self._options.on_error == "stop"
+        tasks = [SpansTask(file, self._how["span size"], corpus.document, stops) for file in corpus.files]
+        found = run_all(self._executor, spans_of, tasks, size_of=lambda task: 0)
+        return [(file, span) for file, own in zip(corpus.files, found, strict=True) for span in own]
 
     def _excluded(self, work: Path) -> str | None:
         if self._options.exclude is None:
@@ -294,12 +303,12 @@ class _Conversion:
         self,
         work: Path,
         found: Mapping[tuple[str, str], Sequenced],
-        names: list[str],
-        making: Making,
-        parts: list[Part],
+        shared: Shared,
+        counts: Mapping[str, Mapping[str, int]],
     ) -> dict[str, Mapping[str, StreamManifest]]:
         """Write all shards, then put each stream in its place."""
         manifests: dict[str, Mapping[str, StreamManifest]] = {}
+        names, making = shared.streams, shared.making
         placed = work / "placed"
         placed.mkdir(exist_ok=True)
         for name in names:
@@ -322,8 +331,6 @@ class _Conversion:
         entries: dict[str, list[Mapping[str, object]]] = {}
         for task, entry in zip(tasks, run_all(self._executor, write_shard_of, tasks), strict=True):
             entries.setdefault(task.directory, []).append(entry)
-        counts = counts_of(parts)
-        shared = Shared(self._corpus, self._options, self._samples, making, names, counts[""])
         for name in left:
             own = {
                 split: manifest_of(name, split, found, shared, counts[name], losses[name, split])
@@ -385,7 +392,6 @@ ENCODED_BY = (  # of all that decides streams, what decides a part
     "version",
     "fields",
     "document",
-    "formats",
     "tokenizer",
     "holdout",
     "subsample",

@@ -61,6 +61,11 @@ class SourceFile:
     version: str
 
     @property
+    def identity(self) -> tuple[str, str, str, int, str]:
+        """What tells it from every other file, and from itself before a change."""
+        return str(self.place), self.name, self.format, self.size_bytes, self.version
+
+    @property
     def ranged(self) -> bool:
         """Whether parts of it can be read; else all of it is copied for each part, so that it has one."""
         return isinstance(self.place, Path) or self.place.ranged

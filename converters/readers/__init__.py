@@ -16,7 +16,8 @@ from converters.readers.lines import lines_before
 from converters.readers.rows import MISSING, Asked, BadRow, DocumentIs, Row, Rows, Span, gathered, scattered
 from converters.sources import SourceFile
 
-__all__ = ["MISSING", "Asked", "BadRow", "Row", "Rows", "Span", "locate", "read_batches", "read_span", "spans"]
+__all__ = ["MISSING", "Asked", "BadRow", "DocumentIs", "Row", "Rows", "Span"]
+__all__ += ["locate", "read_batches", "read_span", "spans"]
 
 _WHOLE = Span(0, 1)
 

@@ -67,12 +67,14 @@ class Conversion(FileModel):
 
     Attributes:
         fingerprint: hash of all that decides its output.
+        files: hash of the names and sizes of all files that it read, of which a stream's `sources` may be some.
         streams: names of all streams that it made.
         left_out: documents of the corpus that are in none of them, by why: ``excluded``, ``outside`` the subsample,
             ``duplicate``, ``rejected``, those too whose stream cannot be told.
     """
 
     fingerprint: str
+    files: str | None = None
     streams: tuple[StreamName, ...]
     left_out: dict[str, Count] = Field(default_factory=dict)
 

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import converters.executors
 from converters.config import FieldsConfig, OptionsConfig, corpora_of_paths
 from converters.documents import Document, Fields, Selection, UnfitError, below, is_held_out
 from converters.executors import executor_of
@@ -67,6 +67,7 @@ def small_pieces() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("converters.parts.BLOCK_BYTES", 64)
         patch.setattr("converters.duplicates.BUCKET_DOCUMENTS", 7)
+        patch.setattr("converters.executors.BUNDLE_TASKS", 2)
         yield patch
 
 
@@ -194,8 +195,13 @@ def test_a_conversion_is_what_lists_in_memory_give(
 
     with small_pieces() as patch:
         again = Shuffled(seed)
-        wait = converters.executors.wait
-        patch.setattr("converters.executors.wait", lambda *a, **k: (again.run_rest(), wait(*a, **k))[1])
+
+        class Ended(SimpleQueue):
+            def get(self):
+                again.run_rest()
+                return super().get()
+
+        patch.setattr("converters.executors.SimpleQueue", Ended)
         convert(folder, work / "b", fields, options, again)
     assert everything_in(work / "a") == everything_in(work / "b")
     shutil.rmtree(work)
