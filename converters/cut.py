@@ -13,7 +13,7 @@ import numpy as np
 from converters.encode import cannot_write
 from converters.packing import Layout, Piece, Sequenced
 from converters.parts import Array, documents_of, note_whole
-from mixstream.streams.documents import DocumentsWriter
+from mixstream.streams.documents import DocumentsWriter, sample_means
 from mixstream.streams.writer import TOKENS, RowFormat, write_shard
 
 
@@ -114,19 +114,12 @@ def _packed(task: ShardTask) -> dict[str, Array]:
         filled += len(own)
     rows = {TOKENS: tokens.reshape(-1, samples.sequence_length)}
     if samples.keep:
-        lengths, values = zip(*(_values(piece, samples.keep) for piece in task.pieces), strict=True)
-        by_token = np.repeat(np.concatenate(values, axis=1), np.concatenate(lengths), axis=1)
-        for name, own in zip(samples.keep, by_token, strict=True):
-            rows[name] = mean_of(own.reshape(-1, samples.sequence_length))
+        found, values = zip(*(_values(piece, samples.keep) for piece in task.pieces), strict=True)
+        lengths = np.concatenate(found)
+        begins, whole = np.cumsum(lengths) - lengths, range(len(rows[TOKENS]))
+        for name, own in zip(samples.keep, np.concatenate(values, axis=1), strict=True):
+            rows[name] = sample_means(begins, lengths, own, whole, samples.sequence_length)
     return rows
-
-
-def mean_of(values: Array) -> Array:
-    """Return the mean of each row of (n, length) values, nan aside; nan where there is nothing else."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=1)
-    total = np.where(known, values, 0.0).sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _values(piece: Piece, keep: Sequence[str]) -> tuple[Array, Array]:
@@ -135,7 +128,8 @@ def _values(piece: Piece, keep: Sequence[str]) -> tuple[Array, Array]:
     ends = np.cumsum(table["num_tokens"].to_numpy())
     inside = np.clip(ends, piece.begin, piece.end)
     lengths = np.diff(inside, prepend=piece.begin)
-    return lengths, np.stack([table[name].to_numpy() for name in keep])
+    has_some = lengths > 0
+    return lengths[has_some], np.stack([table[name].to_numpy()[has_some] for name in keep])
 
 
 def _documents(task: ShardTask) -> dict[str, Array]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,9 @@ class Part:
 def _sizes(path: str) -> list[int]:
     return [Path(f"{path}.{suffix}").stat().st_size for suffix in SUFFIXES]
 
+
+IS_PART = re.compile(r"[0-9a-f]{24}\.")
+"""How names of the files of parts begin: nothing else is ever removed beside them."""
 
 TEMPORARY = ".*.tmp-*"
 """Names of files that are being written, or were when their process was killed."""

@@ -28,7 +28,7 @@ from converters.existing import Existing, check_free, made_already
 from converters.hashing import check_unchanged, sources_of
 from converters.manifests import Shared, counts_of, manifest_of, sources_of_streams
 from converters.packing import Sequenced, sequences
-from converters.parts import Part
+from converters.parts import IS_PART, Part
 from converters.readers import Asked, Span
 from converters.rejects import write_rejects
 from converters.sources import SourceFile
@@ -245,7 +245,7 @@ class _Conversion:
         ]
         wanted = {Path(task.path).name for task in tasks}
         for left in folder.iterdir():  # of sources that have changed since
-            if left.name.partition(".")[0] not in wanted:
+            if IS_PART.match(left.name) and left.name.partition(".")[0] not in wanted:
                 left.unlink()
         self._progress.total(sum(file.size_bytes for file in corpus.files))
         rejected = Counter[str]()

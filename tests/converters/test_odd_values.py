@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
+import tracemalloc
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from converting import convert, write_lines
 
 from converters.corpora import _staged
-from converters.documents import Fields, UnfitError, ids_of
+from converters.cut import Samples, ShardTask, _packed
+from converters.documents import Documents, Fields, UnfitError, ids_of
+from converters.packing import sequences
+from converters.parts import PartWriter, documents_of
 from converters.sources import find_files
 from converters.work import locked, work_folder
 from mixstream.errors import CorpusError, StreamError
@@ -85,7 +91,7 @@ def test_names_that_no_folder_can_have_are_told_of_their_document():
         with pytest.raises(UnfitError, match=r"field 'kind' holds .*expected a name of at most 64 letters, digits"):
             fields.document(("kaixo", "1", "eu", kind))
     with pytest.raises(UnfitError, match="expected a name of at most 128 bytes"):
-        fields.document(("kaixo", "1", "ж" * 64, "ж" * 64))
+        fields.document(("kaixo", "1", "a" + "ж" * 63, "b"))
     assert fields.document(("kaixo", "1", "eu", "x" * 64)).stream == "eu." + "x" * 64
 
 
@@ -157,3 +163,30 @@ def test_two_runs_do_not_stage_in_one_folder(tmp_path, monkeypatch):
     with _staged(tmp_path, out):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_kept_field_is_the_mean_over_a_samples_tokens_and_takes_no_memory_by_the_token(tmp_path):
+    """Of a shard of 2 million tokens; expanded to them, each field would take 16 MB several times."""
+    rng = np.random.default_rng(5)
+    with PartWriter(str(tmp_path / "part"), "uint16", 256, ("score",), False) as writer:
+        for first in range(0, 2000, 100):
+            scores = [(math.nan if number % 7 == 0 else rng.random(),) for number in range(100)]
+            ids = [str(first + number) for number in range(100)]
+            texts = [b"x" * int(size) for size in rng.integers(0, 2000, 100)]
+            writer.add(["train"] * 100, Documents(ids, ["eu.a"] * 100, ids, texts, scores), None, range(100))
+        part = writer.finish()
+    samples = Samples(64, "uint16", "packed", 0, ("score",), 1 << 24, None)
+    found = sequences([part])["eu.a", "train"]
+    table = documents_of(part.path)
+    by_token = np.repeat(table["score"].to_numpy(), table["num_tokens"].to_numpy())
+    first, last = 3, samples.count(found)
+    task = ShardTask(str(tmp_path), "", 0, samples, tuple(found.between(first * 64, last * 64, "packed")))
+    tracemalloc.start()
+    rows = _packed(task)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < rows["tokens"].nbytes + (4 << 20)
+    of_sample = by_token[first * 64 : last * 64].reshape(-1, 64)
+    known = ~np.isnan(of_sample)
+    expected = np.where(known, of_sample, 0).sum(axis=1) / np.where(known.any(axis=1), known.sum(axis=1), np.nan)
+    np.testing.assert_allclose(rows["score"], expected, rtol=1e-12)
