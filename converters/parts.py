@@ -8,7 +8,8 @@ A part is some files, of which the last one written, .json, says that it is whol
     HASH.rejects      what cannot be used, a line of JSON each, where there is something
     HASH.json         its runs (documents of one stream and split that follow one another) and what was counted
 
-Within a block of some megabytes of text documents are grouped by stream and split, so that runs are long.
+Within a block of some megabytes of text documents are grouped by stream and split, and in a part of many runs so are
+blocks (see `converters.grouping`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.documents import Documents, text_hash
+from converters.grouping import group_runs
 
 BLOCK_BYTES = 16 << 20  # of text, that a task holds in memory
 
@@ -258,11 +260,13 @@ class PartWriter:
             self._flush()
         self._write_hashes()
         self._documents.close()
-        for file, suffix in zip((self._tokens, self._file, self._hash_file), SUFFIXES, strict=True):
+        for file in (self._tokens, self._file, self._hash_file):
             file.close()
+        runs = group_runs(self._temporary, self.runs, self._end.dtype.name)
+        for suffix in SUFFIXES:
             Path(f"{self._temporary}.{suffix}").rename(f"{self._path}.{suffix}")
         counts = {name: dict(own) for name, own in sorted(self.counts.items())}
-        part = Part(self._path, tuple(self.runs), counts, tuple(self._kept.tolist()))
+        part = Part(self._path, tuple(runs), counts, tuple(self._kept.tolist()))
         part.save()
         return part
 

@@ -68,6 +68,8 @@ def small_pieces() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr("converters.parts.BLOCK_BYTES", 64)
         patch.setattr("converters.duplicates.BUCKET_DOCUMENTS", 7)
         patch.setattr("converters.executors.BUNDLE_TASKS", 2)
+        patch.setattr("converters.grouping.FEW_RUNS", 2)
+        patch.setattr("converters.grouping.CHUNK_ROWS", 3)
         yield patch
 
 

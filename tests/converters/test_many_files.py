@@ -128,3 +128,19 @@ def test_the_duplicates_of_one_part(tmp_path_factory, found, number):
     path = tmp_path_factory.mktemp("found") / "0.found"
     path.write_bytes(np.array(sorted(found), _FOUND).tobytes())
     assert _rows(str(path), number).tolist() == [row for part, row in sorted(found) if part == number]
+
+
+def test_a_span_of_many_streams_has_one_run_of_each(tmp_path, monkeypatch):
+    """Whatever the blocks: with 40 streams in 50 blocks there would be 2,000, and so of every span."""
+    rows = [{"text": f"{number} testua " * 5, "lang": f"l{number * number % 40}"} for number in range(3000)]
+    rows += rows[:500]
+    folder = write_lines(tmp_path / "in" / "all.jsonl", rows).parent
+    told: list[Part] = []
+    monkeypatch.setattr("converters.run.sequences", lambda parts: (told.extend(parts), sequences(parts))[1])
+    convert([folder], tmp_path / "a", **FIELDS, deduplicate=True)
+    monkeypatch.setattr("converters.parts.BLOCK_BYTES", 4096)
+    convert([folder], tmp_path / "b", **FIELDS, deduplicate=True)
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    assert len(told) == 2
+    for part in told:
+        assert len({run[:2] for run in part.runs}) == len(part.runs) > 10
