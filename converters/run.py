@@ -10,19 +10,19 @@ from pathlib import Path
 from types import MappingProxyType
 
 from converters.corpus import Corpus, Making, Options, digest_of, how_of, span_bytes_of
-from converters.cut import Samples, ShardTask, TableTask, write_shard_of, write_table
-from converters.duplicates import DropTask, FindTask, buckets_of, drop_duplicates, find_duplicates
-from converters.encode import REJECTED, EncodeTask, Encoding, cannot_write, encode_span, save_tokenizer, too_many
-from converters.executors import run_all
 from converters.existing import Existing, check_free, made_already
-from converters.hashing import check_unchanged, sources_of
 from converters.manifests import Shared, counts_of, manifest_of
-from converters.packing import Sequenced, sequences
-from converters.parts import Part
 from converters.readers import Asked, Span, spans
 from converters.rejects import write_rejects
 from converters.sources import SourceFile
-from converters.tokenise import dtype_of
+from converters.tasks.cut import Samples, ShardTask, TableTask, write_shard_of, write_table
+from converters.tasks.duplicates import DropTask, FindTask, buckets_of, drop_duplicates, find_duplicates
+from converters.tasks.encode import REJECTED, EncodeTask, Encoding, cannot_write, encode_span, save_tokenizer, too_many
+from converters.tasks.executors import run_all
+from converters.tasks.hashing import check_unchanged, sources_of
+from converters.tasks.packing import Sequenced, sequences
+from converters.tasks.parts import Part
+from converters.tokens.tokenise import dtype_of
 from converters.work import work_folder
 from mixstream.errors import CorpusError, StreamError
 from mixstream.formats import dump_json, write_whole

@@ -68,7 +68,7 @@ def convert(
 ) -> None:
     """Make MDS streams of corpora, here or in an object store; run again after a stop, it goes on."""
     from converters.corpora import convert_corpora, other_streams
-    from converters.executors import executor_of, processes_for
+    from converters.tasks.executors import executor_of, processes_for
     from mixstream.streams.place import find_place
 
     if not out:

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import converters.executors
+import converters.tasks.executors
 from converters.config import FieldsConfig, OptionsConfig, corpora_of_paths
 from converters.documents import Document, Fields, Selection, UnfitError, below, is_held_out
-from converters.executors import executor_of
 from converters.readers import MISSING
 from converters.run import convert_corpus
+from converters.tasks.executors import executor_of
 from mixstream.errors import CorpusError
 from mixstream.streams.catalog import open_stream
 from mixstream.streams.manifest import read_manifest
@@ -65,8 +65,8 @@ class Shuffled(Executor):
 def small_pieces() -> Iterator[pytest.MonkeyPatch]:
     """Have blocks of a few documents, and several buckets of hashes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("converters.parts.BLOCK_BYTES", 64)
-        patch.setattr("converters.duplicates.BUCKET_DOCUMENTS", 7)
+        patch.setattr("converters.tasks.parts.BLOCK_BYTES", 64)
+        patch.setattr("converters.tasks.duplicates.BUCKET_DOCUMENTS", 7)
         yield patch
 
 
@@ -194,8 +194,8 @@ def test_a_conversion_is_what_lists_in_memory_give(
 
     with small_pieces() as patch:
         again = Shuffled(seed)
-        wait = converters.executors.wait
-        patch.setattr("converters.executors.wait", lambda *a, **k: (again.run_rest(), wait(*a, **k))[1])
+        wait = converters.tasks.executors.wait
+        patch.setattr("converters.tasks.executors.wait", lambda *a, **k: (again.run_rest(), wait(*a, **k))[1])
         convert(folder, work / "b", fields, options, again)
     assert everything_in(work / "a") == everything_in(work / "b")
     shutil.rmtree(work)

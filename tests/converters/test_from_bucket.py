@@ -11,8 +11,8 @@ import pytest
 from converting import files_of
 
 from converters.config import FieldsConfig, OptionsConfig, corpora_of_paths
-from converters.executors import executor_of
 from converters.run import convert_corpus
+from converters.tasks.executors import executor_of
 from mixstream.errors import CorpusError
 from mixstream.streams.manifest import read_manifest
 from mixstream.streams.place import find_place

@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from converters.documents import EXCLUDED, OUTSIDE, Documents, Fields, Selection, UnfitError, ids_of
-from converters.parts import Array, Part, PartWriter, note_whole
 from converters.readers import MISSING, Asked, BadRow, Rows, Span, locate, read_batches
 from converters.sources import SourceFile
-from converters.tokenise import ByteTokenizer, Tokenizer, TokenizerSpec, dtype_of
+from converters.tasks.parts import Array, Part, PartWriter, note_whole
+from converters.tokens.tokenise import ByteTokenizer, Tokenizer, TokenizerSpec, dtype_of
 from mixstream.errors import CorpusError, StreamError, TokenizerError
 from mixstream.streams.manifest import HELDOUT, TRAIN
 
