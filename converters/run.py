@@ -21,7 +21,7 @@ from converters.tasks.encode import REJECTED, EncodeTask, Encoding, cannot_write
 from converters.tasks.executors import run_all
 from converters.tasks.hashing import check_unchanged, sources_of
 from converters.tasks.packing import Sequenced, sequences
-from converters.tasks.parts import Part
+from converters.tasks.parts import Part, part_dtype
 from converters.tokens.tokenise import dtype_of
 from converters.work import work_folder
 from mixstream.errors import CorpusError, StreamError
@@ -128,6 +128,8 @@ class _Conversion:
         self._samples = Samples(
             options.sequence_length,
             dtype_of(self._info),
+            part_dtype(self._info),
+            self._info.eod_token_id,
             options.layout,
             self._pad_token_id(),
             corpus.fields.keep,
@@ -285,7 +287,7 @@ class _Conversion:
             [FindTask(paths, bucket, num_buckets, target) for bucket, target in enumerate(found)],
         )
         drops = (
-            DropTask(path, number, found, self._samples.dtype, str(folder / Path(path).name))
+            DropTask(path, number, found, self._samples.part_dtype, str(folder / Path(path).name))
             for number, path in enumerate(paths)
         )
         return run_all(self._executor, drop_duplicates, drops)
