@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 
 from converters.corpus import Corpus, Options
 from converters.documents import Fields
-from converters.encode import OnError
-from converters.packing import Layout
 from converters.sources import Found, SourceFile, by_stream, find_files, is_stream_name
-from converters.tokenise import spec_of
+from converters.tasks.encode import OnError
+from converters.tasks.packing import Layout
+from converters.tokens.tokenise import spec_of
 from mixstream.errors import CorpusError
 from mixstream.formats import FileModel, load_yaml, parse
 from mixstream.streams.writer import SHARD_BYTES, TOKENS

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from converters.documents import Fields
-from converters.encode import OnError
-from converters.packing import Layout
 from converters.sources import SourceFile
-from converters.tokenise import Tokenizer, TokenizerSpec
+from converters.tasks.encode import OnError
+from converters.tasks.packing import Layout
+from converters.tokens.tokenise import Tokenizer, TokenizerSpec
 from mixstream.errors import CorpusError
 from mixstream.streams.manifest import Source
 from mixstream.streams.writer import SHARD_BYTES

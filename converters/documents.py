@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import xxhash
 
 from converters.readers import MISSING
+from mixstream.errors import CorpusError
 from mixstream.streams.manifest import HELDOUT, TRAIN
 
 EXCLUDED, OUTSIDE = "excluded", "outside"  # what is in no split: by name, or by the subsample
@@ -248,6 +250,19 @@ class Selection:
         if self.excluded:
             splits = [EXCLUDED if own in self.excluded else split for own, split in zip(ids, splits, strict=True)]
         return splits
+
+
+def ids_of(path: str | Path) -> frozenset[str]:
+    """Return the ids in a file, one a line.
+
+    Raises:
+        CorpusError: it cannot be read.
+    """
+    try:
+        with Path(path).open(encoding="utf-8") as lines:
+            return frozenset(line for line in (own.rstrip("\r\n") for own in lines) if line)
+    except (OSError, UnicodeDecodeError) as problem:
+        raise CorpusError(f"{path}: cannot be read ({problem}), expected ids, one a line, in UTF-8") from None
 
 
 def is_held_out(document_id: str, share: float) -> bool:

@@ -123,10 +123,10 @@ def check_free(place: Place, overwrite: bool, fingerprint: str | None = None) ->
     raise StreamError(f"{place}: is a stream already, not {told}; choose another --out, or --overwrite it")
 
 
-def made_already(out: Path, name: str, making: Making) -> Mapping[str, StreamManifest] | None:
-    """Return the manifests of a stream that a conversion which was killed has put in its place."""
-    manifests = _manifests(out / name)
-    existing = Existing({name: out / name}, {name: manifests})
+def made_already(place: Path, making: Making) -> Mapping[str, StreamManifest] | None:
+    """Return the manifests of the stream there, if it is one of a conversion."""
+    manifests = _manifests(place)
+    existing = Existing({place.name: place}, {place.name: manifests})
     return manifests if manifests and existing.is_made_by(making) else None
 
 

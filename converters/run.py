@@ -10,19 +10,19 @@ from pathlib import Path
 from types import MappingProxyType
 
 from converters.corpus import Corpus, Making, Options, digest_of, how_of, span_bytes_of
-from converters.cut import Samples, ShardTask, TableTask, write_shard_of, write_table
-from converters.duplicates import DropTask, FindTask, buckets_of, drop_duplicates, find_duplicates
-from converters.encode import REJECTED, EncodeTask, Encoding, cannot_write, encode_span, save_tokenizer, too_many
-from converters.executors import run_all
 from converters.existing import Existing, check_free, made_already
-from converters.hashing import check_unchanged, sources_of
 from converters.manifests import Shared, counts_of, manifest_of
-from converters.packing import Sequenced, sequences
-from converters.parts import Part
 from converters.readers import Asked, Span, spans
 from converters.rejects import write_rejects
 from converters.sources import SourceFile
-from converters.tokenise import dtype_of
+from converters.tasks.cut import Samples, ShardTask, TableTask, write_shard_of, write_table
+from converters.tasks.duplicates import DropTask, FindTask, buckets_of, drop_duplicates, find_duplicates
+from converters.tasks.encode import REJECTED, EncodeTask, Encoding, cannot_write, encode_span, save_tokenizer, too_many
+from converters.tasks.executors import run_all
+from converters.tasks.hashing import check_unchanged, sources_of
+from converters.tasks.packing import Sequenced, sequences
+from converters.tasks.parts import Part
+from converters.tokens.tokenise import dtype_of
 from converters.work import work_folder
 from mixstream.errors import CorpusError, StreamError
 from mixstream.formats import dump_json, write_whole
@@ -157,6 +157,7 @@ class _Conversion:
     def _convert(self, work: Path) -> Converted:
         making = self._making(work)
         encoded = parts = self._encode(work)
+        self._check_kept(parts)
         if self._options.deduplicate:
             parts = self._without_duplicates(work, parts)
         for file in self._corpus.files:
@@ -192,6 +193,15 @@ class _Conversion:
                 f"one corpus, or give one another language or domain"
             )
         check_free(self._out / name, self._options.overwrite, making.fingerprint)
+
+    def _check_kept(self, parts: list[Part]) -> None:
+        """Refuse to keep a field that no document has: its name may be misspelt."""
+        for place, name in enumerate(self._corpus.fields.keep):
+            if not any(part.kept[place] for part in parts):
+                raise CorpusError(
+                    f"{self._corpus.name}: no document has a number in field {name!r} (--keep); mend its name, or "
+                    f"leave it out"
+                )
 
     def _making(self, work: Path | None = None) -> Making:
         """Return all that decides the content; hashes of files are noted in the work folder, if there is one."""
@@ -266,8 +276,8 @@ class _Conversion:
     def _without_duplicates(self, work: Path, parts: list[Part]) -> list[Part]:
         folder = work / "unique"
         folder.mkdir(exist_ok=True)
-        num_buckets = buckets_of(sum(part.num_documents for part in parts))
         paths = tuple(part.path for part in parts)
+        num_buckets = buckets_of(paths)
         found = tuple(str(folder / f"{bucket:05d}.found") for bucket in range(num_buckets))
         run_all(
             self._executor,
@@ -295,7 +305,7 @@ class _Conversion:
         for name in names:
             if self._options.overwrite and not (placed / name).exists():
                 continue  # what is there may be damaged
-            done = made_already(self._out, name, making)
+            done = made_already(self._out / name, making)
             if done is not None:  # by a run that was killed after that
                 manifests[name] = done
         left = [name for name in names if name not in manifests]

@@ -68,7 +68,7 @@ def convert(
 ) -> None:
     """Make MDS streams of corpora, here or in an object store; run again after a stop, it goes on."""
     from converters.corpora import convert_corpora, other_streams
-    from converters.executors import executor_of, processes_for
+    from converters.tasks.executors import executor_of, processes_for
     from mixstream.streams.place import find_place
 
     if not out:
@@ -110,6 +110,9 @@ def _declared(
         return found, options, ignored
     if not paths:
         raise CorpusError("no corpus; give files, folders, globs or URLs, or --config corpora.yaml")
+    declaration = next((path for path in paths if path.endswith((".yaml", ".yml"))), None)
+    if declaration is not None:
+        raise CorpusError(f"{declaration}: holds no text; if it declares corpora, give it as --config {declaration}")
     values: Mapping[str, Any] = context.params
     fields = parse(FieldsConfig, {name: values[name] for name in FIELDS if name in given}, "options")
     known = OptionsConfig.model_fields
@@ -176,7 +179,7 @@ def _show(done: list[Converted], ignored: list[str], place: Place, others: list[
     left_out = Counter[str]()
     for converted in done:
         left_out.update(converted.counts)
-    told = "".join(f", {count:,} {what}" for what, count in sorted(left_out.items()) if count)
+    told = "".join(f", {count:,} {LEFT_OUT.get(what, what)}" for what, count in sorted(left_out.items()) if count)
     documents = sum(
         (splits["train"].num_documents or 0) + (splits["train"].heldout_documents or 0)
         for one in done

@@ -14,10 +14,10 @@ from mixstream.cli.showing import progress, say, table
 
 if TYPE_CHECKING:
     from converters.corpus import Corpus
-    from converters.documents import Document
-    from converters.fertility import FertilityRow
-    from converters.reading import Reading
-    from converters.tokenise import Tokenizer
+    from converters.documents import Document, Selection
+    from converters.tokens.fertility import FertilityRow
+    from converters.tokens.reading import Reading
+    from converters.tokens.tokenise import Tokenizer
 
 app = typer.Typer(help="Train a tokenizer, and tell how many tokens it makes of each language.", no_args_is_help=True)
 
@@ -32,7 +32,7 @@ TextField = Annotated[str, typer.Option(help="Field or column of the text; dots 
 IdField = Annotated[str | None, typer.Option(help="Field that names a document for ever; none: id, or a hash.")]
 Unit = Annotated[str, typer.Option("--document", help="Of plain text: line or file.")]
 OnError = Annotated[str, typer.Option(help="stop, or skip: bad documents are left out and counted.")]
-Holdout = Annotated[float, typer.Option(min=0, max=0.99, help="Share of documents held out, as convert's.")]
+Holdout = Annotated[float | None, typer.Option(min=0, max=0.99, help="Share held out; none: corpora.yaml's, or 0.02.")]
 MostBytes = Annotated[int, typer.Option(min=1, help="Most text of a stream to measure.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the table as JSON.")]
 
@@ -49,7 +49,7 @@ def train(
     temperature: Annotated[float, typer.Option(min=0, max=1, help="Exponent of language sizes: 1 as they are.")] = 0.3,
     sample_bytes: Annotated[int, typer.Option(min=1, help="Most text to train on.")] = 100_000_000,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 63) - 1, help="Of the choice of documents.")] = 17,
-    holdout: Holdout = 0.02,
+    holdout: Holdout = None,
     most_bytes: MostBytes = 20_000_000,
     name: Name = None,
     language: Language = None,
@@ -62,14 +62,14 @@ def train(
     on_error: OnError = "stop",
 ) -> None:
     """Train a byte-level BPE on a sample in which small languages count for more, and measure it on held-out text."""
-    from converters.fertility import measure, rows_of
-    from converters.tokenise import load_tokenizer
-    from converters.training import Training
-    from converters.training import train as train_tokenizer
+    from converters.tokens.fertility import measure, rows_of
+    from converters.tokens.tokenise import load_tokenizer
+    from converters.tokens.training import Training
+    from converters.tokens.training import train as train_tokenizer
     from mixstream.formats import write_whole
 
-    found = _corpora(context.params)
-    reading = _reading(on_error)
+    found, selection = _declared(context.params)
+    reading = _reading(on_error, selection.excluded)
     with progress() as bars:
         documents = bars.add_task("documents read", total=None)
 
@@ -78,13 +78,13 @@ def train(
                 yield document
                 bars.advance(documents)
 
-        trained = train_tokenizer(read, Training(vocab_size, temperature, sample_bytes, seed, holdout))
+        trained = train_tokenizer(read, Training(vocab_size, temperature, sample_bytes, seed, selection.holdout))
     write_whole(out, trained.json)
     rows = [(name, f"{size:,}", f"{trained.sample_bytes[name]:,}") for name, size in sorted(trained.size_bytes.items())]
     table(("language", "bytes", "bytes trained on"), rows)
-    if holdout:
+    if selection.holdout:
         tokenizer = load_tokenizer(str(out))
-        _show(rows_of(measure(reading.documents(found), tokenizer, holdout, most_bytes)), tokenizer)
+        _show(rows_of(measure(reading.documents(found), tokenizer, selection.holdout, most_bytes)), tokenizer)
     _tell_left_out(reading)
     say(f"{vocab_size:,} tokens in {out}")
 
@@ -96,7 +96,7 @@ def fertility(
     corpora: Corpora = None,
     config: Config = None,
     eod_token: Annotated[str | None, typer.Option(help="The tokenizer's end-of-document token.")] = None,
-    holdout: Holdout = 0.02,
+    holdout: Holdout = None,
     most_bytes: MostBytes = 20_000_000,
     name: Name = None,
     language: Language = None,
@@ -110,13 +110,13 @@ def fertility(
     as_json: AsJson = False,
 ) -> None:
     """Tell how many tokens a tokenizer makes of a byte and of a word, by language, on held-out documents."""
-    from converters.fertility import measure, rows_of
-    from converters.tokenise import load_tokenizer
+    from converters.tokens.fertility import measure, rows_of
+    from converters.tokens.tokenise import load_tokenizer
 
     loaded = load_tokenizer(tokenizer, eod_token)
-    found = _corpora(context.params)
-    reading = _reading(on_error)
-    rows = rows_of(measure(reading.documents(found), loaded, holdout, most_bytes))
+    found, selection = _declared(context.params)
+    reading = _reading(on_error, selection.excluded)
+    rows = rows_of(measure(reading.documents(found), loaded, selection.holdout, most_bytes))
     if as_json:
         left_out = {"left_out": reading.num_left_out, "first_left_out": reading.first_left_out}
         print(json.dumps({"rows": [row.as_json() for row in rows], **left_out}, indent=1))
@@ -125,31 +125,36 @@ def fertility(
     _tell_left_out(reading)
 
 
-def _corpora(values: dict[str, Any]) -> Sequence[Corpus]:
-    """Return the corpora that a file or the options declare."""
-    from converters.config import FieldsConfig, corpora_of_config, corpora_of_paths, read_config
+def _declared(values: dict[str, Any]) -> tuple[Sequence[Corpus], Selection]:
+    """Return the corpora that a file or the options declare, and which of their documents are held out or left out."""
+    from converters.config import FieldsConfig, OptionsConfig, corpora_of_config, corpora_of_paths, read_config
+    from converters.documents import Selection, ids_of
     from mixstream.errors import CorpusError
     from mixstream.formats import parse
 
     if (values["config"] is None) == (not values["corpora"]):
         raise CorpusError("give files, folders, globs or URLs, or else --config corpora.yaml")
     if values["config"] is not None:
-        corpora, ignored = corpora_of_config(read_config(values["config"]))
+        declared = read_config(values["config"])
+        corpora, ignored = corpora_of_config(declared)
+        options = declared.options
     else:
         fields = parse(FieldsConfig, {field: values[field] for field in FIELDS}, "options")
         corpora, ignored = corpora_of_paths(values["corpora"], fields, values["name"])
+        options = OptionsConfig()
     for path in ignored:
         print(f"ignored {path}: no corpus format", file=sys.stderr)
-    return corpora
+    holdout = options.holdout if values["holdout"] is None else values["holdout"]
+    return corpora, Selection(holdout, excluded=ids_of(options.exclude) if options.exclude else frozenset())
 
 
-def _reading(on_error: str) -> Reading:
-    from converters.reading import Reading
+def _reading(on_error: str, excluded: frozenset[str]) -> Reading:
+    from converters.tokens.reading import Reading
     from mixstream.errors import CorpusError
 
     if on_error not in ("stop", "skip"):
         raise CorpusError(f"--on-error {on_error}: expected stop or skip")
-    return Reading(on_error == "skip")
+    return Reading(on_error == "skip", excluded)
 
 
 def _show(rows: Sequence[FertilityRow], tokenizer: Tokenizer) -> None:

@@ -74,7 +74,7 @@ class Conversion(FileModel):
 
     fingerprint: str
     streams: tuple[StreamName, ...]
-    left_out: dict[str, Count] = {}
+    left_out: dict[str, Count] = Field(default_factory=dict)
 
 
 class StreamManifest(FileModel):

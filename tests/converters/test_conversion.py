@@ -18,12 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import converters.executors
+import converters.tasks.executors
 from converters.config import FieldsConfig, OptionsConfig, corpora_of_paths
 from converters.documents import Document, Fields, Selection, UnfitError, below, is_held_out
-from converters.executors import executor_of
 from converters.readers import MISSING
 from converters.run import convert_corpus
+from converters.tasks.executors import executor_of
 from mixstream.errors import CorpusError
 from mixstream.streams.catalog import open_stream
 from mixstream.streams.manifest import read_manifest
@@ -65,8 +65,8 @@ class Shuffled(Executor):
 def small_pieces() -> Iterator[pytest.MonkeyPatch]:
     """Have blocks of a few documents, and several buckets of hashes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("converters.parts.BLOCK_BYTES", 64)
-        patch.setattr("converters.duplicates.BUCKET_DOCUMENTS", 7)
+        patch.setattr("converters.tasks.parts.BLOCK_BYTES", 64)
+        patch.setattr("converters.tasks.duplicates.BUCKET_DOCUMENTS", 7)
         yield patch
 
 
@@ -108,6 +108,9 @@ def reference(rows: list[dict], fields: Fields, options: dict) -> dict[tuple[str
         held = is_held_out(document.id, options["holdout"])
         if document.id in options.get("excluded", ()):
             continue
+        if options.get("deduplicate") and (document.stream, document.content) in seen:
+            continue
+        seen.add((document.stream, document.content))
         share = options.get("subsample")
         if (
             not held
@@ -115,9 +118,6 @@ def reference(rows: list[dict], fields: Fields, options: dict) -> dict[tuple[str
             and Selection(0.0, share, options["seed"]).splits_of([document.id]) != ["train"]
         ):
             continue
-        if options.get("deduplicate") and (document.stream, document.content) in seen:
-            continue
-        seen.add((document.stream, document.content))
         score = document.kept[0] if document.kept else math.nan
         streams.setdefault((document.stream, "heldout" if held else "train"), []).append(
             (document.id, document.content, score)
@@ -164,6 +164,11 @@ def test_a_conversion_is_what_lists_in_memory_give(
         (work / "exclude").write_bytes("".join(f"{own}\n" for own in plain).encode())
         options["exclude"] = str(work / "exclude")
     own_fields = FieldsConfig(**fields).fields()
+    taken = reference(rows, own_fields, {**options, "excluded": set(excluded), "deduplicate": False})
+    if all(math.isnan(score) for own in taken.values() for _, _, score in own):
+        with pytest.raises(CorpusError, match=r"no document has a number in field 'score' \(--keep\)"):
+            convert(folder, work / "a", fields, options)
+        return
     expected = reference(rows, own_fields, {**options, "excluded": set(excluded)})
     units = {key: sum(len(content) + 1 for _, content, _ in own) // length for key, own in expected.items()}
     if layout == "documents":
@@ -189,8 +194,8 @@ def test_a_conversion_is_what_lists_in_memory_give(
 
     with small_pieces() as patch:
         again = Shuffled(seed)
-        wait = converters.executors.wait
-        patch.setattr("converters.executors.wait", lambda *a, **k: (again.run_rest(), wait(*a, **k))[1])
+        wait = converters.tasks.executors.wait
+        patch.setattr("converters.tasks.executors.wait", lambda *a, **k: (again.run_rest(), wait(*a, **k))[1])
         convert(folder, work / "b", fields, options, again)
     assert everything_in(work / "a") == everything_in(work / "b")
     shutil.rmtree(work)

@@ -95,6 +95,7 @@ def test_declarations_that_cannot_be_meant_are_refused(tmp_path, text, message):
             ["a.jsonl", "--name", "eu.a", "--language", "eu", "--domain", "a"],
             "--name and a language or domain are both",
         ),
+        (["corpora.yaml"], "corpora.yaml: holds no text; if it declares corpora, give it as --config corpora.yaml"),
         (["a.jsonl", "--document", "files"], "document: .*'line' or 'file'"),
     ],
 )

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 
 from converters.config import FieldsConfig, corpora_of_paths
 from converters.documents import Document, is_held_out
-from converters.fertility import Fertility, count_words, measure, rows_of
-from converters.reading import Reading
-from converters.tokenise import ByteTokenizer, load_tokenizer
-from converters.training import Training, allocate, is_sampled, train
+from converters.tokens.fertility import Fertility, count_words, measure, rows_of
+from converters.tokens.reading import Reading
+from converters.tokens.tokenise import ByteTokenizer, load_tokenizer
+from converters.tokens.training import Training, allocate, is_sampled, train
 from mixstream.cli import main
 from mixstream.errors import CorpusError, TokenizerError
 
@@ -227,3 +227,22 @@ def test_commands_that_are_refused(call, arguments, message):
     code, _, err = call(*arguments)
     assert code == 2
     assert message in err
+
+
+def test_a_declaration_says_what_is_held_out_and_excluded(tmp_path, capsys):
+    """Without an option of its own, or else a tokenizer would be trained on what its streams hold out."""
+    rows = [{"id": f"d{i}", "text": f"kaixo mundua {i} " * 9} for i in range(60)]
+    (tmp_path / "eu.web.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    held = [row["id"] for row in rows if is_held_out(row["id"], 0.5)]
+    (tmp_path / "ids").write_text("\n".join(held[:4]))
+    declared = {"options": {"holdout": 0.5, "exclude": str(tmp_path / "ids")}}
+    declared["corpora"] = {"eu.web": {"sources": str(tmp_path / "eu.web.jsonl")}}
+    (tmp_path / "corpora.yaml").write_text(json.dumps(declared))
+    with pytest.raises(SystemExit, match="0"):
+        main(["tokenizer", "fertility", "byte", "--config", str(tmp_path / "corpora.yaml"), "--json"])
+    (row, *_) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["documents"] == len(held) - 4
+    (tmp_path / "ids").unlink()
+    with pytest.raises(SystemExit, match="2"):
+        main(["tokenizer", "fertility", "byte", "--config", str(tmp_path / "corpora.yaml")])
+    assert "ids: cannot be read" in capsys.readouterr().err

@@ -20,12 +20,14 @@ class Reading:
 
     Attributes:
         skips: a document that cannot be used is counted and left out; it stops the reading if not.
+        excluded: ids of documents that are not there.
         max_document_bytes: a longer document cannot be used.
         num_left_out: in the last reading, documents that could not be used and files whose rest could not be read.
         first_left_out: where and why, of the first.
     """
 
     skips: bool = False
+    excluded: frozenset[str] = frozenset()
     max_document_bytes: int = 16 << 20
     num_left_out: int = field(default=0, init=False)
     first_left_out: str = field(default="", init=False)
@@ -52,9 +54,12 @@ class Reading:
                         self._leave_out(file, span, row.number, row.problem)
                         continue
                     try:
-                        yield fields.document(row.values)
+                        document = fields.document(row.values)
                     except UnfitError as problem:
                         self._leave_out(file, span, row.number, str(problem))
+                        continue
+                    if document.id not in self.excluded:
+                        yield document
         except CorpusError as problem:
             if not self.skips:
                 raise

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from converters.encode import cannot_write
-from converters.packing import Layout, Piece, Sequenced
-from converters.parts import Array, documents_of, note_whole
+from converters.tasks.encode import cannot_write
+from converters.tasks.packing import Layout, Piece, Sequenced
+from converters.tasks.parts import Array, documents_of, note_whole
 from mixstream.streams.documents import DocumentsWriter
 from mixstream.streams.writer import TOKENS, RowFormat, write_shard
 

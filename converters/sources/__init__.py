@@ -105,7 +105,7 @@ def find_files(paths: Sequence[str | Path]) -> Found:
         RemoteError: an object store refuses, does not answer for long, or cannot list.
         StreamError: a URL that lost a slash.
     """
-    from converters.finding import find_all
+    from converters.sources.finding import find_all
 
     return find_all(paths)
 

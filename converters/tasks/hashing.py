@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.corpus import Corpus, digest_of
-from converters.executors import run_all
 from converters.sources import SourceFile, sha256, version_of
+from converters.tasks.executors import run_all
 from mixstream.errors import CorpusError
 from mixstream.formats import write_whole
 from mixstream.streams.manifest import Source

@@ -12,11 +12,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from converters.documents import EXCLUDED, OUTSIDE, Documents, Fields, Selection, UnfitError
-from converters.parts import Array, Part, PartWriter, note_whole
+from converters.documents import EXCLUDED, OUTSIDE, Documents, Fields, Selection, UnfitError, ids_of
 from converters.readers import MISSING, Asked, BadRow, Rows, Span, locate, read_batches
 from converters.sources import SourceFile
-from converters.tokenise import ByteTokenizer, Tokenizer, TokenizerSpec, dtype_of
+from converters.tasks.parts import Array, Part, PartWriter, note_whole
+from converters.tokens.tokenise import ByteTokenizer, Tokenizer, TokenizerSpec, dtype_of
 from mixstream.errors import CorpusError, StreamError, TokenizerError
 from mixstream.streams.manifest import HELDOUT, TRAIN
 
@@ -146,6 +146,8 @@ def _chosen(task: EncodeTask, writer: PartWriter, rejects: _Rejects) -> Iterator
                 for stream, split in zip(documents.streams, chosen.splits, strict=True):
                     if split in (EXCLUDED, OUTSIDE):
                         writer.count(stream, split)
+                outside = [split == OUTSIDE for split in chosen.splits]
+                writer.leave_out(documents.where(outside), list(compress(numbers, outside)))
                 chosen = chosen.where(taken)
             if chosen.documents.ids:
                 yield chosen
@@ -278,10 +280,7 @@ def _selection(encoding: Encoding) -> Selection:
     return Selection(encoding.holdout, encoding.subsample, encoding.seed, excluded)
 
 
-@lru_cache(maxsize=1)
-def _ids(path: str) -> frozenset[str]:
-    with Path(path).open(encoding="utf-8") as lines:
-        return frozenset(line for line in (own.rstrip("\r\n") for own in lines) if line)
+_ids = lru_cache(maxsize=1)(ids_of)
 
 
 def save_tokenizer(spec: TokenizerSpec, path: Path) -> None:

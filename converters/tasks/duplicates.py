@@ -1,11 +1,14 @@
 """Exact duplicates: of documents of one stream with the same text the first one stays.
 
+Those outside a subsample are looked at too: a share of the documents is to be one of those that are not duplicates.
+
 The hashes of all documents need not fit into memory: they are looked at in as many turns as there are buckets, each a
 range of hashes; then each part that has duplicates is written again without them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.encode import cannot_write
-from converters.parts import Part, Run, copy_documents, documents_of, note_whole
+from converters.tasks.encode import cannot_write
+from converters.tasks.parts import HASHES, NOWHERE, Part, Run, copy_documents, note_whole
 
 DUPLICATE = "duplicate"
 BUCKET_DOCUMENTS = 4_000_000  # looked at in one turn, at some 40 bytes each
@@ -43,8 +46,9 @@ class DropTask:
     to: str
 
 
-def buckets_of(num_documents: int) -> int:
-    """Return how many buckets so many documents need."""
+def buckets_of(paths: Iterable[str]) -> int:
+    """Return how many buckets the documents of these parts need."""
+    num_documents = sum(Path(f"{path}.hashes").stat().st_size for path in paths) // HASHES.itemsize
     return max(1, -(-num_documents // BUCKET_DOCUMENTS))
 
 
@@ -57,44 +61,29 @@ def find_duplicates(task: FindTask) -> None:
     target = Path(task.found)
     if target.exists():
         return
-    hashes: list[npt.NDArray[Any]] = []
-    places: list[npt.NDArray[Any]] = []
+    hashes, parts = [], []
     for number, path in enumerate(task.paths):
-        own = hashes_of(path)
-        rows = np.flatnonzero(own["high"] % np.uint64(task.num_buckets) == task.bucket)
-        found = np.empty(len(rows), _FOUND)
-        found["part"], found["row"] = number, rows
-        hashes.append(own[rows])
-        places.append(found)
-    place = np.concatenate(places)
-    duplicate = is_repeated(np.concatenate(hashes), place["part"])
+        own = np.fromfile(f"{path}.hashes", HASHES)
+        own = own[own["hash"][:, 0] % np.uint64(task.num_buckets) == task.bucket]
+        hashes.append(own)
+        parts.append(np.full(len(own), number, np.uint32))
+    of_all, part = np.concatenate(hashes), np.concatenate(parts)
+    duplicate = is_repeated(of_all, part) & (of_all["row"] != NOWHERE)
+    found = np.empty(int(duplicate.sum()), _FOUND)
+    found["part"], found["row"] = part[duplicate], of_all["row"][duplicate]
     try:
-        note_whole(target, place[duplicate].tobytes())
+        note_whole(target, np.sort(found, order=("part", "row")).tobytes())
     except OSError as problem:
         raise cannot_write(target.parent, problem) from None
 
 
 def is_repeated(hashes: npt.NDArray[Any], part: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return of each of (n,) `hashes_of` the parts (n,) whether the same one was read before it, (n,)."""
-    order = np.lexsort((hashes["number"], part, hashes["low"], hashes["high"]))
-    ordered = hashes[order]
-    is_same = (ordered["high"][1:] == ordered["high"][:-1]) & (ordered["low"][1:] == ordered["low"][:-1])
+    """Return of each of (n,) `HASHES`, in the parts (n,), whether the same hash was read before it, (n,)."""
+    high, low = hashes["hash"].T
+    order = np.lexsort((hashes["number"], part, low, high))
     repeated = np.zeros(len(hashes), bool)
-    repeated[order[1:]] = is_same
+    repeated[order[1:]] = (high[order[1:]] == high[order[:-1]]) & (low[order[1:]] == low[order[:-1]])
     return repeated
-
-
-def hashes_of(path: str) -> npt.NDArray[Any]:
-    """Return of a part's documents the hashes, in two 64-bit halves, and the numbers of their rows, (n,)."""
-    table = documents_of(path)
-    hashes = np.empty(len(table), [("high", "<u8"), ("low", "<u8"), ("number", "<i8")])
-    first = 0
-    for chunk in table["hash"].chunks:
-        halves = np.frombuffer(chunk.buffers()[1], "<u8").reshape(-1, 2)[chunk.offset : chunk.offset + len(chunk)]
-        hashes["high"][first : first + len(chunk)], hashes["low"][first : first + len(chunk)] = halves.T
-        first += len(chunk)
-    hashes["number"] = table["number"].to_numpy()
-    return hashes
 
 
 def drop_duplicates(task: DropTask) -> Part:
@@ -125,7 +114,7 @@ def drop_duplicates(task: DropTask) -> Part:
     except OSError as problem:
         raise cannot_write(Path(task.to).parent, problem) from None
     runs = [Run(run.stream, run.split, *own) for run, own in zip(part.runs, totals, strict=True) if own[0]]
-    made = Part(task.to, tuple(runs), counts)
+    made = Part(task.to, tuple(runs), counts, part.kept)
     made.save()
     return made
 

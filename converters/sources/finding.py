@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from converters.saved_datasets import find_saved
 from converters.sources import (
     FORMATS,
     KNOWN,
@@ -21,6 +20,7 @@ from converters.sources import (
     stem_of,
     version_of,
 )
+from converters.sources.saved_datasets import find_saved
 from mixstream.errors import CorpusError
 from mixstream.streams.place import Place, all_together, find_place
 from mixstream.streams.remote import RemoteFolder, is_hub, list_hub, look

@@ -17,7 +17,7 @@ from itertools import islice
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
-from converters.tokenise import use_one_thread
+from converters.tokens.tokenise import use_one_thread
 from mixstream.errors import CorpusError, MissingExtraError
 
 SMALL_BYTES = 4 << 20

@@ -1,10 +1,12 @@
 """Parts: what one encode task leaves in the work folder, tokens and a table of their documents.
 
-A part is three files, of which the last one written, NUMBER.json, says that it is whole:
+A part is some files, of which the last one written, .json, says that it is whole:
 
-    00000017.tokens       tokens of all its documents, each with its end-of-document token
-    00000017.documents    an Arrow file with a row a document, in the order of the tokens
-    00000017.json         its runs (documents of one stream and split that follow one another) and what was counted
+    HASH.tokens       tokens of all its documents, each with its end-of-document token
+    HASH.documents    an Arrow file with a row a document, in the order of the tokens
+    HASH.hashes       where duplicates are looked for: an array of `HASHES`
+    HASH.rejects      what cannot be used, a line of JSON each, where there is something
+    HASH.json         its runs (documents of one stream and split that follow one another) and what was counted
 
 Within a block of some megabytes of text documents are grouped by stream and split, so that runs are long.
 """
@@ -30,6 +32,13 @@ from converters.documents import Documents, text_hash
 
 BLOCK_BYTES = 16 << 20  # of text, that a task holds in memory
 
+SUFFIXES = ("tokens", "documents", "hashes")
+HASHES = np.dtype([("hash", "<u8", (2,)), ("number", "<i8"), ("row", "<i8")])
+"""The hash of a text, the number of its row in the span, and its row in the table of documents, or `NOWHERE`."""
+
+NOWHERE = -1
+HASHES_HELD = 1 << 16
+
 Array = npt.NDArray[Any]
 
 
@@ -51,11 +60,13 @@ class Part:
         path: of its files, without their suffix.
         runs: in the order of its files.
         counts: {stream: {what: documents}} that are in no run, by why; stream "" where it could not be told.
+        kept: of each kept field how many documents have it.
     """
 
     path: str
     runs: tuple[Run, ...]
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    kept: tuple[int, ...] = ()
 
     @property
     def num_documents(self) -> int:
@@ -66,18 +77,9 @@ class Part:
         """Return how many documents were left out for a reason."""
         return sum(counts.get(what, 0) for counts in self.counts.values())
 
-    def tokens(self, dtype: str, offset: int, count: int) -> Array:
-        """Return `count` tokens from `offset` on, (count,)."""
-        size = np.dtype(dtype).itemsize
-        return np.fromfile(f"{self.path}.tokens", dtype, count, offset=offset * size)
-
-    def documents(self, first: int = 0, count: int | None = None) -> Any:
-        """Return rows of its table of documents, a `pyarrow.Table` that maps the file."""
-        return documents_of(self.path).slice(first, count)
-
     def save(self) -> None:
         """Say that the part is whole, and how large its files are: no disk is waited for here."""
-        whole = {"runs": [list(run) for run in self.runs], "counts": self.counts, "sizes": _sizes(self.path)}
+        whole = {"runs": self.runs, "counts": self.counts, "kept": self.kept, "sizes": _sizes(self.path)}
         note_whole(Path(f"{self.path}.json"), json.dumps(whole, sort_keys=True))
 
     @classmethod
@@ -89,11 +91,11 @@ class Part:
                 return None
         except (FileNotFoundError, ValueError):  # or before that file was
             return None
-        return cls(path, tuple(Run(*run) for run in whole["runs"]), whole["counts"])
+        return cls(path, tuple(Run(*run) for run in whole["runs"]), whole["counts"], tuple(whole["kept"]))
 
 
 def _sizes(path: str) -> list[int]:
-    return [Path(f"{path}.{suffix}").stat().st_size for suffix in ("tokens", "documents")]
+    return [Path(f"{path}.{suffix}").stat().st_size for suffix in SUFFIXES]
 
 
 TEMPORARY = ".*.tmp-*"
@@ -157,22 +159,18 @@ def copy_documents(part: Part, to: str, dtype: str, kept: npt.NDArray[np.bool_])
             copied.write(tokens[token:end][np.repeat(own, num_tokens)].data)
             writer.write_batch(block.filter(pyarrow.array(own)))
             row, token = row + len(block), end
-    for suffix in ("tokens", "documents"):
+    Path(f"{temporary}.hashes").touch()  # they have been looked at
+    for suffix in SUFFIXES:
         Path(f"{temporary}.{suffix}").rename(f"{to}.{suffix}")
     return [[int(count) for count in own] for own in totals]
 
 
-def schema_of(keep: Sequence[str], has_hashes: bool) -> Any:
-    """Return the columns of a table of documents.
-
-    They are id, num_tokens, num_bytes, the kept fields; and to find duplicates by, the hash of the text and the number
-    of the document's row in its span.
-    """
+def schema_of(keep: Sequence[str]) -> Any:
+    """Return the columns of a table of documents: id, num_tokens, num_bytes, and the kept fields."""
     import pyarrow
 
     columns = [("id", pyarrow.string()), ("num_tokens", pyarrow.int64()), ("num_bytes", pyarrow.int64())]
     columns += [(name, pyarrow.float64()) for name in keep]
-    columns += [("hash", pyarrow.binary(16)), ("number", pyarrow.int64())] if has_hashes else []
     return pyarrow.schema(columns)
 
 
@@ -180,13 +178,15 @@ class PartWriter:
     """Writes a part, block by block; leaving it by an exception leaves nothing behind."""
 
     def __init__(self, path: str, dtype: str, eod_token_id: int, keep: Sequence[str], has_hashes: bool) -> None:
-        """Write the part `path`; see `schema_of`."""
+        """Write the part `path`; `has_hashes`: with the hashes that duplicates are found by."""
         self._path = path
         self._temporary = temporary_of(path)
         self._end = np.array([eod_token_id], dtype)
         self._keep = tuple(keep)
-        self._schema = schema_of(keep, has_hashes)
-        self._has_hashes = has_hashes
+        self._schema = schema_of(keep)
+        self._hashes: list[tuple[bytes, int, int]] | None = [] if has_hashes else None
+        self._row = 0
+        self._kept = np.zeros(len(keep), np.int64)
         self._block = _Block()
         self._block_bytes = 0
         self.runs: list[Run] = []
@@ -197,6 +197,7 @@ class PartWriter:
 
         self._tokens = Path(f"{self._temporary}.tokens").open("wb")
         self._file = Path(f"{self._temporary}.documents").open("wb")
+        self._hash_file = Path(f"{self._temporary}.hashes").open("wb")
         self._documents = pyarrow.ipc.new_file(self._file, self._schema)
         return self
 
@@ -205,12 +206,21 @@ class PartWriter:
     ) -> None:
         self._tokens.close()
         self._file.close()
-        for suffix in ("tokens", "documents"):
+        self._hash_file.close()
+        for suffix in SUFFIXES:
             Path(f"{self._temporary}.{suffix}").unlink(missing_ok=True)
 
     def count(self, stream: str, what: str) -> None:
         """Count a document that is left out."""
         self.counts.setdefault(stream, Counter())[what] += 1
+
+    def leave_out(self, documents: Documents, numbers: Sequence[int]) -> None:
+        """Note the hashes of documents that are in no split, and yet are read before their duplicates."""
+        if self._hashes is not None:
+            for stream, content, number in zip(documents.streams, documents.contents, numbers, strict=True):
+                self._hashes.append((text_hash(stream, content).digest(), number, NOWHERE))
+            if len(self._hashes) >= HASHES_HELD:
+                self._write_hashes()
 
     def add(
         self,
@@ -242,11 +252,13 @@ class PartWriter:
         """Put the part in its place; return what is in it."""
         if self._block.ids:
             self._flush()
+        self._write_hashes()
         self._documents.close()
-        for file, suffix in ((self._tokens, "tokens"), (self._file, "documents")):
+        for file, suffix in zip((self._tokens, self._file, self._hash_file), SUFFIXES, strict=True):
             file.close()
             Path(f"{self._temporary}.{suffix}").rename(f"{self._path}.{suffix}")
-        part = Part(self._path, tuple(self.runs), {name: dict(own) for name, own in sorted(self.counts.items())})
+        counts = {name: dict(own) for name, own in sorted(self.counts.items())}
+        part = Part(self._path, tuple(self.runs), counts, tuple(self._kept.tolist()))
         part.save()
         return part
 
@@ -259,11 +271,15 @@ class PartWriter:
         num_tokens = np.diff(np.flatnonzero(tokens == self._end), prepend=-1)
         num_bytes = np.fromiter(map(len, block.contents), np.int64, len(block.contents))
         columns: list[Any] = [block.ids, num_tokens, num_bytes]
-        columns += [[kept[i] for kept in block.kept] for i in range(len(self._keep))]
-        if self._has_hashes:
-            streams = (stream for stream, _ in block.keys)
-            columns.append([text_hash(*own).digest() for own in zip(streams, block.contents, strict=True)])
-            columns.append(block.numbers)
+        fields = np.array(block.kept, np.float64).reshape(len(block.ids), -1).T
+        self._kept += np.count_nonzero(~np.isnan(fields), axis=1)
+        columns += list(fields)
+        if self._hashes is not None:
+            rows = range(self._row, self._row + len(block.ids))
+            for (stream, _), content, number, row in zip(block.keys, block.contents, block.numbers, rows, strict=True):
+                self._hashes.append((text_hash(stream, content).digest(), number, row))
+            self._write_hashes()
+        self._row += len(block.ids)
         arrays = [pyarrow.array(own, kind) for own, kind in zip(columns, self._schema.types, strict=True)]
         self._documents.write_batch(pyarrow.record_batch(arrays, schema=self._schema))
         first = 0
@@ -273,6 +289,15 @@ class PartWriter:
             self.runs.append(Run(stream, split, last - first, *counts))
             first = last
         self._block, self._block_bytes = _Block(), 0
+
+    def _write_hashes(self) -> None:
+        if self._hashes:
+            digests, numbers, rows = zip(*self._hashes, strict=True)
+            hashes = np.empty(len(digests), HASHES)
+            hashes["hash"] = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
+            hashes["number"], hashes["row"] = numbers, rows
+            self._hash_file.write(hashes.data)
+            self._hashes = []
 
 
 @dataclass
