@@ -270,6 +270,27 @@ def test_streams_of_an_output_that_is_a_file(tmp_path):
         convert([tmp_path / "in"], tmp_path / "in" / "eu.a.jsonl")
 
 
+def test_a_file_name_that_is_no_text(tmp_path):
+    put(tmp_path / "in" / "eu.a" / os.fsdecode(b"\xff.jsonl"), LINES)
+    with pytest.raises(CorpusError, match=r"eu.a/.udcff.jsonl': a file name that is not UTF-8, .* rename it"):
+        convert([tmp_path / "in"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("out", ["in", "in/streams"])
+def test_streams_beside_their_corpus_are_no_corpus(tmp_path, out):
+    put(tmp_path / "in" / "eu.a.jsonl", LINES)
+    put(tmp_path / "in" / "eu.b" / "0.jsonl", LINES + LINES)
+    given = {"span_bytes": 700, "holdout": 0.0}
+    if out == "in":
+        with pytest.raises(StreamError, match=r"eu.b/0.jsonl: is there already and is no part of a stream"):
+            convert([tmp_path / "in"], tmp_path / out, **given)
+        (tmp_path / "in" / "eu.b" / "0.jsonl").unlink()
+        (tmp_path / "in" / "eu.b").rmdir()
+    else:
+        assert not any(one.kept for one in convert([tmp_path / "in"], tmp_path / out, **given))
+    assert all(one.kept for one in convert([tmp_path / "in"], tmp_path / out, **given))
+
+
 @pytest.mark.parametrize("on_error", ["stop", "quarantine"])
 def test_a_line_of_a_gigabyte(tmp_path, on_error):
     """Is told as too long, and takes no more memory than other lines."""
@@ -281,12 +302,13 @@ def test_a_line_of_a_gigabyte(tmp_path, on_error):
         file.seek(0, os.SEEK_END)
         file.write(b'"}\n' + LINES)
     code = (
-        "import resource, sys\n"
+        "import sys\n"
+        "from pathlib import Path\n"
         "from mixstream.cli import main\n"
         "try:\n"
         "    main(sys.argv[1:])\n"
         "finally:\n"
-        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
+        "    print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0], file=sys.stderr)\n"
     )
     arguments = ["convert", tmp_path / "in", "--out", tmp_path / "out", "--sequence-length", 32, "--workers", 0]
     command = [sys.executable, "-c", code, *map(str, arguments), "--on-error", on_error]
