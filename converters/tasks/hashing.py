@@ -35,6 +35,9 @@ def sources_of(corpus: Corpus, executor: Executor, noted: Path | None = None) ->
     """
     if noted is not None:
         noted.mkdir(exist_ok=True)
+    for file in corpus.files:
+        if not _is_unicode(file.name):
+            raise CorpusError(f"{file.name!a}: a file name that is not UTF-8, which stream.json cannot hold; rename it")
     tasks = [HashTask(file, None if noted is None else str(noted)) for file in corpus.files]
     return tuple(run_all(executor, source_of, tasks))
 
@@ -57,6 +60,14 @@ def source_of(task: HashTask) -> Source:
     if noted is not None:
         write_whole(noted, source.model_dump_json())
     return source
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_unchanged(file: SourceFile) -> None:
