@@ -99,6 +99,8 @@ class _Uploading:
         beside = self._staging / rejects_beside(corpus.name)
         if beside.exists():
             (self._out / beside.name).put(beside)
+        else:
+            (self._out / beside.name).delete()  # of an earlier conversion
         shutil.rmtree(self._staging)
         rejects = tuple(path.replace(str(self._staging), str(self._out), 1) for path in converted.rejects)
         return replace(converted, kept=False, rejects=rejects)

@@ -108,8 +108,9 @@ def span_bytes_of(corpus: Corpus, options: Options) -> int:
     """Return how large a span is: by the corpus alone, so that spans do not depend on who reads them."""
     if options.span_bytes is not None:
         return options.span_bytes
-    total = sum(file.size_bytes for file in corpus.files)
-    return min(max(total // USUAL_SPANS, LEAST_SPAN_BYTES), MOST_SPAN_BYTES)
+    wanted = sum(file.size_bytes for file in corpus.files) // USUAL_SPANS
+    rounded = 1 << wanted.bit_length()  # one more file must not give all others other spans
+    return min(max(rounded, LEAST_SPAN_BYTES), MOST_SPAN_BYTES)
 
 
 @dataclass(frozen=True)

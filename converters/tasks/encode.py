@@ -14,6 +14,7 @@ import numpy as np
 
 from converters.documents import EXCLUDED, OUTSIDE, Documents, Fields, Selection, UnfitError, ids_of
 from converters.readers import MISSING, Asked, BadRow, Rows, Span, locate, read_batches
+from converters.readers.blocks import LostError
 from converters.sources import SourceFile
 from converters.tasks.parts import Array, Part, PartWriter, note_whole
 from converters.tokens.tokenise import ByteTokenizer, Tokenizer, TokenizerSpec, dtype_of
@@ -193,7 +194,7 @@ def _rows(task: EncodeTask, rejects: _Rejects) -> Iterator[Rows | BadRow]:
     try:
         yield from read_batches(task.file, task.span, task.encoding.asked)
     except CorpusError as problem:
-        if task.encoding.on_error == "stop":
+        if task.encoding.on_error == "stop" or isinstance(problem, LostError):
             raise
         rejects.add(Reject(None, task.encoding.fields.stream_of(), str(problem), ""))
 

@@ -28,7 +28,9 @@ def convert(
     corpora: Annotated[list[str] | None, typer.Argument(help="Files, folders, globs, URLs of them.")] = None,
     out: Annotated[str, typer.Option(help="Where to write: a folder, or a URL such as s3://bucket/streams.")] = "",
     config: Annotated[Path | None, typer.Option(help="corpora.yaml, which says the corpora and their options.")] = None,
-    name: Annotated[str | None, typer.Option(help="Make one stream of all files: LANGUAGE.DOMAIN.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="One stream of all files, LANGUAGE.DOMAIN; or the corpus.")
+    ] = None,
     language: Annotated[str | None, typer.Option(help="Language of all documents; needs a domain, too.")] = None,
     domain: Annotated[str | None, typer.Option(help="Domain of all documents; needs a language, too.")] = None,
     language_field: Annotated[str | None, typer.Option(help="Field with the language: a stream for each.")] = None,

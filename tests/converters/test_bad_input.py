@@ -20,6 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import run
 
+from converters.config import OptionsConfig
+from converters.corpus import Corpus, span_bytes_of
+from converters.documents import Fields
+from converters.readers import blocks
+from converters.sources import SourceFile
 from mixstream.errors import CorpusError, StreamError, TokenizerError
 from mixstream.streams.manifest import read_manifest
 
@@ -324,3 +329,33 @@ def test_a_line_of_a_gigabyte(tmp_path, on_error):
     (line,) = (tmp_path / "out" / "eu.a" / "rejects.jsonl").read_text().splitlines()
     assert json.loads(line)["place"] == "line 41"
     assert len(line) < 2000
+
+
+@pytest.mark.parametrize("on_error", ["stop", "quarantine"])
+def test_what_is_no_fault_of_the_content_is_never_a_reject(tmp_path, monkeypatch, on_error):
+    """A disk that fails: the next run may read it."""
+    path = put(tmp_path / "in" / "eu.a.jsonl", LINES)
+
+    class Failing:
+        name = str(path)
+
+        def read(self, size):
+            raise OSError(5, "Input/output error")
+
+    read = blocks.read_some
+    with monkeypatch.context() as patch:
+        patch.setattr("converters.readers.lines.read_some", lambda raw, size: read(Failing(), size))
+        with pytest.raises(CorpusError, match=r"eu.a.jsonl: cannot be read \(Input/output error\); see to its disk"):
+            convert([path], tmp_path / "out", on_error=on_error)
+    assert not convert([path], tmp_path / "out", on_error=on_error)[0].counts.get("rejected")
+
+
+def test_spans_stay_as_they_are_when_a_corpus_grows():
+    def spans_of(gigabytes):
+        file = SourceFile(Path("a.jsonl"), "a.jsonl", "jsonl", None, int(gigabytes * 1e9), "mtime:1")
+        return span_bytes_of(Corpus("eu.web", (file,), Fields(language="eu", domain="web")), OptionsConfig().options())
+
+    sizes = [spans_of(gigabytes) for gigabytes in (0.001, 10, 100, 101, 130, 500, 5000)]
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (16 << 20, 256 << 20)
+    assert sizes[2] == sizes[3] == sizes[4] == 32 << 20
