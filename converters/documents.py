@@ -19,8 +19,9 @@ from mixstream.streams.manifest import HELDOUT, TRAIN
 EXCLUDED, OUTSIDE = "excluded", "outside"  # what is in no split: by name, or by the subsample
 HELDOUT_SEED = 1  # of the hash by which documents are held out: for ever
 
-_LANGUAGE = re.compile(r"[A-Za-z0-9][\w-]*")
-_DOMAIN = re.compile(r"[A-Za-z0-9][\w.-]*")
+_LANGUAGE = re.compile(r"[A-Za-z0-9][\w-]{0,63}")
+_DOMAIN = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
+_NAME_BYTES = 128  # of the two: a file system takes names of 255 bytes, and others are made of this one
 
 
 class UnfitError(Exception):
@@ -108,14 +109,14 @@ class Fields:
             UnfitError: one of them has no text, or one that UTF-8 cannot hold, or another field is not what it should
                 be; `document` tells of one what.
         """
-        texts, given = columns[0], columns[1]
+        texts, given = columns[0], self._given(columns[1])
         if set(map(type, texts)) - {str} or not all(texts) or any(map(str.isspace, texts)):
             raise UnfitError("a text is missing or empty")
         try:
             contents = list(map(str.encode, texts))
         except UnicodeEncodeError as problem:
             raise UnfitError(f"a text is not Unicode ({problem.reason})") from None
-        at = 2 + (self.language_field is not None) + (self.domain_field is not None)
+        at = self._num_before_kept
         streams = [self._stream(values) for values in zip(*columns[2:at], strict=True)]
         if at == 2:
             streams = [self._stream(())] * len(texts)
@@ -153,9 +154,25 @@ class Fields:
         if not values and (self.language_field is not None or self.domain_field is not None):
             return ""
         try:
-            return self._stream(values[2:])
+            return self._stream(values[2 : self._num_before_kept])
         except UnfitError:
             return ""
+
+    @property
+    def _num_before_kept(self) -> int:
+        return 2 + (self.language_field is not None) + (self.domain_field is not None)
+
+    def _given(self, ids: Sequence[Any]) -> Sequence[Any]:
+        """Return the ids, an empty one as none: a table cannot tell the two apart, and all such would be one document.
+
+        Raises:
+            UnfitError: one is empty, though it was asked for by name.
+        """
+        if "" not in ids:
+            return ids
+        if self.id is not None:
+            raise UnfitError(f"field {self.id!r} is empty, expected an id of its own for every document (--id-field)")
+        return [given or MISSING if isinstance(given, str) else given for given in ids]
 
     def _id(self, given: Any, stream: str, content: bytes) -> str:
         if self.id is None and (given is None or given is MISSING):
@@ -180,7 +197,9 @@ class Fields:
             (self.domain_field, domain, _DOMAIN),
         ):
             if not isinstance(value, str) or not pattern.fullmatch(value):
-                raise UnfitError(f"{_told(name, value)}, expected a name of letters, digits, - and _")
+                raise UnfitError(f"{_told(name, value)}, expected a name of at most 64 letters, digits, - and _")
+        if len(f"{language}.{domain}".encode()) > _NAME_BYTES:
+            raise UnfitError(f"a stream named '{language}.{domain}', expected a name of at most {_NAME_BYTES} bytes")
         stream = self._names[language, domain] = f"{language}.{domain}"
         return stream
 
@@ -259,7 +278,7 @@ def ids_of(path: str | Path) -> frozenset[str]:
         CorpusError: it cannot be read.
     """
     try:
-        with Path(path).open(encoding="utf-8") as lines:
+        with Path(path).open(encoding="utf-8-sig") as lines:
             return frozenset(line for line in (own.rstrip("\r\n") for own in lines) if line)
     except (OSError, UnicodeDecodeError) as problem:
         raise CorpusError(f"{path}: cannot be read ({problem}), expected ids, one a line, in UTF-8") from None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import TextIO
 
 from converters.corpus import Corpus
 from converters.tasks.encode import REJECTED
@@ -33,21 +33,19 @@ def write_rejects(parts: Iterable[Part], corpus: Corpus, made: Sequence[str], wo
         The paths that the files will have.
     """
     paths: dict[str, str] = {}
-    with ExitStack() as stack:
-        files: dict[str, TextIO] = {}
-        for part in parts:
-            if not part.count(REJECTED):
-                continue
-            with Path(f"{part.path}.rejects").open(encoding="utf-8") as lines:
-                for line in lines:
-                    stream = json.loads(line)["stream"]
-                    owner = stream if stream in made else ""
-                    if owner not in files:
-                        folder = work / "made" / owner
-                        folder.mkdir(parents=True, exist_ok=True)
-                        files[owner] = stack.enter_context((folder / REJECTS_NAME).open("w", encoding="utf-8"))
-                        paths[owner] = str(out / owner / REJECTS_NAME if owner else out / rejects_beside(corpus.name))
-                    files[owner].write(line)
+    streams = frozenset(made)
+    for part in parts:
+        if not part.count(REJECTED):
+            continue
+        with Path(f"{part.path}.rejects").open(encoding="utf-8") as lines:
+            told = [(own if (own := json.loads(line)["stream"]) in streams else "", line) for line in lines]
+        for owner, own in groupby(sorted(told, key=itemgetter(0)), key=itemgetter(0)):
+            folder = work / "made" / owner
+            folder.mkdir(parents=True, exist_ok=True)
+            # One open at a time: there may be more streams than files that a process may have open.
+            with (folder / REJECTS_NAME).open("a" if owner in paths else "w", encoding="utf-8") as file:
+                file.writelines(line for _, line in own)
+            paths[owner] = str(out / owner / REJECTS_NAME if owner else out / rejects_beside(corpus.name))
     if "" in paths:
         (work / "made" / REJECTS_NAME).replace(paths[""])
     else:

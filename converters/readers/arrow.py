@@ -13,7 +13,7 @@ import pyarrow.ipc
 
 from converters.readers.blocks import opened
 from converters.readers.columns import check_columns, rows_at_a_time, rows_of
-from converters.readers.rows import Asked, Rows, Span
+from converters.readers.rows import Asked, BadRow, Rows, Span
 from converters.sources import SourceFile
 from mixstream.errors import CorpusError
 
@@ -39,7 +39,7 @@ def spans_of_arrow(file: SourceFile, span_bytes: int) -> list[Span]:
     return [Span(start, min(start + each, count)) for start in range(0, count, each)]
 
 
-def read_arrow(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows]:
+def read_arrow(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows | BadRow]:
     """Yield the rows of a span of record batches, of a stream all.
 
     Raises:
@@ -52,9 +52,9 @@ def read_arrow(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows]:
             for batch in _batches(reader, span):
                 step = rows_at_a_time(batch.nbytes, batch.num_rows)
                 for start in range(0, batch.num_rows, step):
-                    rows = rows_of(batch.slice(start, step), number, asked.fields)
-                    yield rows
-                    number += len(rows.numbers)
+                    rows = batch.slice(start, step)
+                    yield from rows_of(rows, number, asked.fields)
+                    number += rows.num_rows
                 mapped += batch.nbytes
                 if mapped >= _MAPPED_BYTES:
                     forget()

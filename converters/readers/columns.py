@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow
 import pyarrow.compute
 
-from converters.readers.rows import MISSING, Asked, Rows, check_fields
+from converters.readers.rows import MISSING, Asked, BadRow, Rows, bad_row, check_fields
 from converters.sources import SourceFile
 from mixstream.errors import CorpusError
 
@@ -38,10 +38,20 @@ def _nested(above: str, fields: Any) -> Iterator[str]:
             yield from _nested(f"{above}{field.name}.", inner)
 
 
-def rows_of(batch: Any, first: int, fields: Sequence[str]) -> Rows:
-    """Return the rows of a record batch, of which the first has the number `first`."""
+def rows_of(batch: Any, first: int, fields: Sequence[str]) -> Iterator[Rows | BadRow]:
+    """Yield the rows of a record batch, of which the first has the number `first`; one by one if any is wrong."""
     numbers = range(first, first + batch.num_rows)
-    return Rows(numbers, tuple(_column(batch, field) for field in fields))
+    try:
+        rows: Rows | BadRow = Rows(numbers, tuple(_column(batch, field) for field in fields))
+    except (ValueError, OverflowError) as problem:  # Parquet's writers need not check that text is UTF-8
+        if batch.num_rows > 1:
+            for row in range(batch.num_rows):
+                yield from rows_of(batch.slice(row, 1), first + row, fields)
+            return
+        if isinstance(problem, pyarrow.ArrowException):
+            raise
+        rows = bad_row(first, f"a value that cannot be read ({problem}), expected text in UTF-8", "")
+    yield rows
 
 
 def _column(batch: Any, field: str) -> Sequence[Any]:

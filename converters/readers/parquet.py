@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from converters.readers.blocks import opened
 from converters.readers.columns import check_columns, rows_at_a_time, rows_of
-from converters.readers.rows import Asked, Rows, Span
+from converters.readers.rows import Asked, BadRow, Rows, Span
 from converters.sources import SourceFile
 from mixstream.errors import CorpusError
 
@@ -40,7 +40,7 @@ def spans_of_parquet(file: SourceFile, span_bytes: int) -> list[Span]:
     return [*spans, Span(start, len(sizes))] if sizes else []
 
 
-def read_parquet(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows]:
+def read_parquet(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows | BadRow]:
     """Yield the rows of a span of row groups.
 
     Raises:
@@ -53,7 +53,7 @@ def read_parquet(file: SourceFile, span: Span, asked: Asked) -> Iterator[Rows]:
             begun = number
             try:
                 for batch in _batches(parquet, group, asked):
-                    yield rows_of(batch, number, asked.fields)
+                    yield from rows_of(batch, number, asked.fields)
                     number += batch.num_rows
             except (OSError, pyarrow.ArrowException) as problem:
                 raise CorpusError(

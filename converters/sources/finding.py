@@ -204,6 +204,7 @@ def _look(hits: Sequence[_Hit]) -> list[FoundFile]:
     sized = all_together(lambda hit: _size_and_version(hit.place), hits, remote or Path())
     found = []
     for hit, (size, version) in zip(hits, sized, strict=True):
+        _check_told(hit)
         if size == 0:
             raise CorpusError(f"{hit.place}: empty; leave it out or fill it")
         suffix = format_of(hit.place.name)
@@ -212,6 +213,15 @@ def _look(hits: Sequence[_Hit]) -> list[FoundFile]:
         place = hit.place.absolute() if isinstance(hit.place, Path) else hit.place
         found.append(FoundFile(hit.stream, SourceFile(place, hit.name, kind, compression, size, version)))
     return found
+
+
+def _check_told(hit: _Hit) -> None:
+    """Refuse a name that no stream.json could tell."""
+    try:
+        hit.name.encode()
+    except UnicodeEncodeError:
+        told = str(hit.place).encode(errors="backslashreplace").decode()
+        raise CorpusError(f"{told}: its name is not UTF-8, expected one that can be written down; rename it") from None
 
 
 def _size_and_version(place: Place) -> tuple[int, str]:
