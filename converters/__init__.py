@@ -8,7 +8,7 @@ tokens/     text to tokens
 tasks/      the work, in pieces that anybody may do at any time
 corpus      what decides the bytes of streams
 work        the folder of what was done so far
-run         one corpus: hands tasks out, puts streams in their places
+run         one corpus, by encoding (files to parts) and writing (parts to streams in their places)
 existing manifests rejects    what is there already, what is written beside shards
 corpora     several of them, here or to an object store
 """

@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from converters.corpus import Corpus, Making, Options, how_of
+from converters.encoding import Progress
 from converters.existing import Existing, check_free
 from converters.rejects import rejects_beside
-from converters.run import Converted, Progress, convert_corpus
+from converters.run import Converted, convert_corpus
 from converters.tasks.hashing import sources_of
 from mixstream.errors import StreamError
 from mixstream.streams.index import INDEX_NAME

@@ -139,7 +139,7 @@ def test_what_a_machine_that_stopped_has_left_is_made_again(corpus, in_one_go, t
     """Files that are empty, or shorter than they were said to be; and temporary ones, which go."""
     out = tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("converters.run.put_in_place", interrupt)
+        patch.setattr("converters.writing.put_in_place", interrupt)
         convert([corpus], out, **SIZES)
     work = out / ".mixstream-eu.a"
     for pattern in ("parts/*.json", "*/shards/*/*.json"):
@@ -151,7 +151,7 @@ def test_what_a_machine_that_stopped_has_left_is_made_again(corpus, in_one_go, t
         (work / place).write_text("half")
     seen: list[list[Path]] = []
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("converters.run.find_duplicates", lambda task: interrupt(seen.append([*work.rglob(".*.tmp-*")])))
+        patch.setattr("converters.encoding.find_duplicates", lambda task: interrupt(seen.append([*work.rglob(".*.tmp-*")])))
         for found in work.glob("*/unique/*.found"):
             found.unlink()
         convert([corpus], out, **SIZES)
@@ -289,7 +289,7 @@ def test_a_source_that_was_mended(tmp_path, monkeypatch):
     assert len(before) > 5
     path.write_bytes(right)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("converters.run.put_in_place", interrupt)
+        patch.setattr("converters.writing.put_in_place", interrupt)
         convert([folder], out, **SIZES)
     after = stamps(out)
     kept = before.items() & after.items()
@@ -356,9 +356,9 @@ def test_streams_that_were_put_in_place_before_a_kill_stay(tmp_path, monkeypatch
     out = tmp_path / "out"
     if overwrite:
         convert([tmp_path / "in"], out, **given)
-    import converters.run
+    import converters.writing
 
-    put = converters.run.put_in_place
+    put = converters.writing.put_in_place
 
     def put_then_die(made, final):
         put(made, final)
@@ -366,7 +366,7 @@ def test_streams_that_were_put_in_place_before_a_kill_stay(tmp_path, monkeypatch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("converters.run.put_in_place", put_then_die)
+        patch.setattr("converters.writing.put_in_place", put_then_die)
         convert([tmp_path / "in"], out, **given, overwrite=overwrite)
     before = (out / "ca.web" / "index.json").stat().st_ino
     convert([tmp_path / "in"], out, **given, overwrite=overwrite)

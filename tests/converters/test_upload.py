@@ -18,7 +18,7 @@ from test_cli import call  # noqa: F401
 
 from converters.config import FieldsConfig, OptionsConfig, corpora_of_paths
 from converters.corpora import convert_corpora
-from converters.run import Progress
+from converters.encoding import Progress
 from converters.tasks.executors import executor_of
 from mixstream import Catalog
 from mixstream.errors import FormatError, RemoteError, ShardError, StreamError
