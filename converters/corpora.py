@@ -14,7 +14,7 @@ from pathlib import Path
 
 from converters.corpus import Corpus, Making, Options, how_of
 from converters.encoding import Progress
-from converters.existing import Existing, check_free
+from converters.existing import check_free, kept_streams
 from converters.rejects import rejects_beside
 from converters.run import Converted, convert_corpus
 from converters.tasks.hashing import sources_of
@@ -80,17 +80,11 @@ class _Uploading:
 
     def convert(self, executor: Executor, progress: Progress, taken: Mapping[str, str]) -> Converted:
         corpus, options = self._corpus, self._options
-        making: Making | None = None
-        existing = Existing.find(self._out, corpus.stream, corpus.files)
-        if existing is not None and not options.overwrite:
-            making = Making(sources_of(corpus, executor), how_of(corpus, options))
-            if existing.is_made_by(making):
-                existing.check_files()
-                return Converted(corpus.name, existing.manifests, kept=True, counts=existing.left_out)
-            if corpus.stream is not None:
-                raise existing.differing(making)
-        if corpus.stream is not None:
-            check_free(self._out / corpus.stream, options.overwrite)
+        existing = kept_streams(
+            self._out, corpus, options, lambda: Making(sources_of(corpus, executor), how_of(corpus, options))
+        )
+        if existing is not None:
+            return Converted(corpus.name, existing.manifests, kept=True, counts=existing.left_out)
         converted = self._convert_here(executor, progress, taken)
         for name, splits in converted.manifests.items():
             conversion = next(iter(splits.values())).conversion

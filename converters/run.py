@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from converters.corpus import Corpus, Making, Options, digest_of, how_of
 from converters.encoding import Progress, encode_corpus, without_duplicates
-from converters.existing import Existing, check_free
+from converters.existing import check_free, kept_streams
 from converters.manifests import Shared, counts_of
 from converters.rejects import write_rejects
 from converters.tasks.cut import Samples
@@ -111,16 +111,9 @@ class _Conversion:
 
     def convert(self) -> Converted:
         corpus, options = self._corpus, self._options
-        existing = Existing.find(self._out, corpus.stream, corpus.files)
-        if existing is not None and not options.overwrite:
-            making = self._making()
-            if existing.is_made_by(making):
-                existing.check_files()
-                return Converted(corpus.name, existing.manifests, kept=True, counts=existing.left_out)
-            if corpus.stream is not None:
-                raise existing.differing(making)
-        if corpus.stream is not None:
-            check_free(self._out / corpus.stream, options.overwrite)
+        existing = kept_streams(self._out, corpus, options, self._making)
+        if existing is not None:
+            return Converted(corpus.name, existing.manifests, kept=True, counts=existing.left_out)
         key = digest_of([[(file.name, file.size_bytes, file.version) for file in corpus.files], self._how])
         with work_folder(self._out, corpus.name, key) as work:
             try:

@@ -151,7 +151,9 @@ def test_what_a_machine_that_stopped_has_left_is_made_again(corpus, in_one_go, t
         (work / place).write_text("half")
     seen: list[list[Path]] = []
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("converters.encoding.find_duplicates", lambda task: interrupt(seen.append([*work.rglob(".*.tmp-*")])))
+        patch.setattr(
+            "converters.encoding.find_duplicates", lambda task: interrupt(seen.append([*work.rglob(".*.tmp-*")]))
+        )
         for found in work.glob("*/unique/*.found"):
             found.unlink()
         convert([corpus], out, **SIZES)
