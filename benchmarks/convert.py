@@ -70,8 +70,8 @@ def prepare(root: Path, corpora: str, megabytes: float, tokenizer: str | None) -
     import pyarrow.parquet
 
     from converters.config import FieldsConfig, corpora_of_paths
-    from converters.reading import Reading
-    from converters.training import Training, train
+    from converters.tokens.reading import Reading
+    from converters.tokens.training import Training, train
 
     found, _ = corpora_of_paths([corpora], FieldsConfig(), None)
     documents = list(Reading().documents(found))

@@ -41,7 +41,7 @@ def encode(method: str, tokenizer: str, path: str, threads: str, megabytes: str)
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if int(threads) > 1 else "false"
     from tokenizers import Tokenizer
 
-    from converters.tokenise import batches
+    from converters.tokens.tokenise import batches
 
     loaded = Tokenizer.from_file(tokenizer)
     texts = list(texts_of(path, float(megabytes)))
@@ -55,7 +55,7 @@ def encode(method: str, tokenizer: str, path: str, threads: str, megabytes: str)
 
 def our_encode(tokenizer: str, path: str, megabytes: str) -> float:
     """As `encode`, with what convert calls, to numpy arrays, in one thread."""
-    from converters.tokenise import batches, load_tokenizer, use_one_thread
+    from converters.tokens.tokenise import batches, load_tokenizer, use_one_thread
 
     use_one_thread()
     loaded = load_tokenizer(tokenizer)
@@ -118,7 +118,7 @@ def reading(path: str, writes: str) -> float:
     import numpy as np
 
     from converters.config import FieldsConfig, corpora_of_paths
-    from converters.reading import Reading
+    from converters.tokens.reading import Reading
 
     corpora, _ = corpora_of_paths([path], FieldsConfig(), "mul.web")
     size = 0
@@ -134,7 +134,7 @@ def reading(path: str, writes: str) -> float:
 
 def long_document(tokenizer: str, path: str, megabytes: str) -> float:
     """Encode one text as convert does; return seconds."""
-    from converters.tokenise import load_tokenizer, use_one_thread
+    from converters.tokens.tokenise import load_tokenizer, use_one_thread
 
     use_one_thread()
     loaded = load_tokenizer(tokenizer)

@@ -1,8 +1,14 @@
-"""Corpora to streams: read documents, tokenise, pack into samples, write MDS shards and stream.json.
+"""Corpora to streams: find documents, tokenise, pack into samples, write MDS shards and stream.json.
 
-sources     which files make which stream
-readers/    documents out of a file, one format a module
-tokenise    text to tokens
-pack        documents to samples of one length
-run         the conversion itself
+config      what is asked for: corpora.yaml, or options
+sources/    which files make which stream
+readers/    rows out of a file, one format a module
+documents   rows to documents: their ids, streams and splits
+tokens/     text to tokens
+tasks/      the work, in pieces that anybody may do at any time
+corpus      what decides the bytes of streams
+work        the folder of what was done so far
+run         one corpus, by encoding (files to parts) and writing (parts to streams in their places)
+existing manifests rejects    what is there already, what is written beside shards
+corpora     several of them, here or to an object store
 """

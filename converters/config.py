@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,10 +11,10 @@ from pydantic import Field, model_validator
 
 from converters.corpus import Corpus, Options
 from converters.documents import Fields
-from converters.encode import OnError
-from converters.packing import Layout
 from converters.sources import Found, SourceFile, by_stream, find_files, is_stream_name
-from converters.tokenise import spec_of
+from converters.tasks.encode import OnError
+from converters.tasks.packing import Layout
+from converters.tokens.tokenise import spec_of
 from mixstream.errors import CorpusError
 from mixstream.formats import FileModel, load_yaml, parse
 from mixstream.streams.writer import SHARD_BYTES, TOKENS
@@ -22,7 +23,8 @@ TAKEN = (TOKENS, "id", "begin", "num_tokens", "num_bytes", "hash")
 """Names that columns of samples or of documents.parquet have already."""
 
 Language = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+_NAME = r"^[A-Za-z0-9][\w.-]*$"
+Name = Annotated[str, Field(pattern=_NAME)]
 
 
 class FieldsConfig(FileModel):
@@ -165,7 +167,8 @@ def corpora_of_paths(paths: Sequence[str], fields: FieldsConfig, name: str | Non
     Args:
         paths: theirs.
         fields: how they are read.
-        name: makes one stream of that name of all files.
+        name: makes one stream of that name of all files; where fields name streams, it names the corpus: what was done
+            of it and its rejects are found by it.
 
     Returns:
         The corpora in the order of their names, and files of no known format, which are left out.
@@ -177,7 +180,9 @@ def corpora_of_paths(paths: Sequence[str], fields: FieldsConfig, name: str | Non
     ignored = list(found.ignored)
     if name is not None:
         if fields.names_streams:
-            raise CorpusError("--name and a language or domain are both given; keep one of them")
+            if not re.fullmatch(_NAME, name):
+                raise CorpusError(f"--name {name}: expected a name of letters, digits, dots, - and _")
+            return [Corpus(name, _all_of(found), fields.fields(), fields.document)], ignored
         _check_name(name, f"--name {name}")
         return [Corpus(name, _all_of(found), fields.fields(name), fields.document)], ignored
     if fields.names_streams:

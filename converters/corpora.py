@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from converters.corpus import Corpus, Making, Options, how_of
-from converters.existing import Existing, check_free, made_already
-from converters.hashing import sources_of
+from converters.encoding import Progress
+from converters.existing import check_free, kept_streams, made_already
 from converters.rejects import rejects_beside
-from converters.run import Converted, Progress, convert_corpus
+from converters.run import Converted, convert_corpus
+from converters.tasks.hashing import sources_of
 from converters.work import locked
 from mixstream.errors import StreamError
 from mixstream.streams.index import INDEX_NAME
@@ -79,17 +80,11 @@ class _Uploading:
 
     def convert(self, executor: Executor, progress: Progress, taken: Mapping[str, str]) -> Converted:
         corpus, options = self._corpus, self._options
-        making: Making | None = None
-        existing = Existing.find(self._out, corpus)
-        if existing is not None and not options.overwrite:
-            making = Making(sources_of(corpus, executor), how_of(corpus, options))
-            if existing.is_made_by(making):
-                existing.check_files()
-                return Converted(corpus.name, existing.manifests, kept=True, counts=existing.left_out)
-            if corpus.stream is not None:
-                raise existing.differing(making)
-        if corpus.stream is not None:
-            check_free(self._out / corpus.stream, options.overwrite)
+        existing = kept_streams(
+            self._out, corpus, options, lambda: Making(sources_of(corpus, executor), how_of(corpus, options))
+        )
+        if existing is not None:
+            return Converted(corpus.name, existing.manifests, kept=True, counts=existing.left_out)
         converted = self._convert_here(executor, progress, taken)
         for name, splits in converted.manifests.items():
             conversion = next(iter(splits.values())).conversion
@@ -99,6 +94,8 @@ class _Uploading:
         beside = self._staging / rejects_beside(corpus.name)
         if beside.exists():
             (self._out / beside.name).put(beside)
+        else:
+            (self._out / beside.name).delete()  # of an earlier conversion
         shutil.rmtree(self._staging)
         rejects = tuple(path.replace(str(self._staging), str(self._out), 1) for path in converted.rejects)
         return replace(converted, kept=False, rejects=rejects)

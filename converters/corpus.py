@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from converters.documents import Fields
-from converters.encode import OnError
-from converters.packing import Layout
 from converters.sources import SourceFile
-from converters.tokenise import Tokenizer, TokenizerSpec
+from converters.tasks.encode import OnError
+from converters.tasks.packing import Layout
+from converters.tokens.tokenise import Tokenizer, TokenizerSpec
 from mixstream.errors import CorpusError
 from mixstream.streams.manifest import Source
 from mixstream.streams.writer import SHARD_BYTES
@@ -113,8 +113,9 @@ def span_bytes_of(corpus: Corpus, options: Options) -> int:
     """Return how large a span is: by the corpus alone, so that spans do not depend on who reads them."""
     if options.span_bytes is not None:
         return options.span_bytes
-    total = sum(file.size_bytes for file in corpus.files)
-    return min(max(total // USUAL_SPANS, LEAST_SPAN_BYTES), MOST_SPAN_BYTES)
+    wanted = sum(file.size_bytes for file in corpus.files) // USUAL_SPANS
+    rounded = 1 << wanted.bit_length()  # one more file must not give all others other spans
+    return min(max(rounded, LEAST_SPAN_BYTES), MOST_SPAN_BYTES)
 
 
 @dataclass(frozen=True)

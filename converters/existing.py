@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.corpus import Corpus, Making
+from converters.corpus import Corpus, Making, Options
 from mixstream.errors import StreamError
 from mixstream.streams.catalog import open_stream
 from mixstream.streams.index import INDEX_NAME
@@ -91,6 +91,31 @@ class Existing:
             for split in splits:
                 place = self.places[name]
                 open_stream(name, place / HELDOUT if split == HELDOUT else place).check_files()
+
+
+def kept_streams(out: Place, corpus: Corpus, options: Options, making: Callable[[], Making]) -> Existing | None:
+    """Return the streams of a corpus that are there as they would be made, or None where they are to be made.
+
+    Args:
+        out: the folder of streams.
+        corpus, options: what is to be converted, and how.
+        making: tells all that decides it; it reads the files, so it is only asked where there are streams.
+
+    Raises:
+        StreamError: what is in the corpus's place was made from something else, or is no stream.
+        ShardError: the streams are there, and a shard of them is not.
+    """
+    existing = None if options.overwrite else Existing.find(out, corpus)
+    if existing is not None:
+        made = making()
+        if existing.is_made_by(made):
+            existing.check_files()
+            return existing
+        if corpus.stream is not None:
+            raise existing.differing(made)
+    if corpus.stream is not None:
+        check_free(out / corpus.stream, options.overwrite)
+    return None
 
 
 def check_free(place: Place, overwrite: bool, fingerprint: str | None = None) -> None:

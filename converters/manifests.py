@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from converters.corpus import Corpus, Making, Options
-from converters.cut import Samples
 from converters.documents import EXCLUDED
-from converters.duplicates import DUPLICATE
-from converters.encode import REJECTED
-from converters.packing import Sequenced
-from converters.parts import Part
 from converters.sources import SourceFile
+from converters.tasks.cut import Samples
+from converters.tasks.duplicates import DUPLICATE
+from converters.tasks.encode import REJECTED
+from converters.tasks.packing import Sequenced
+from converters.tasks.parts import Part
 from mixstream.streams.manifest import HELDOUT, Conversion, Source, StreamManifest, Subsample
 from mixstream.streams.writer import TOKENS
 

@@ -9,8 +9,8 @@ from operator import itemgetter
 from pathlib import Path
 
 from converters.corpus import Corpus
-from converters.encode import REJECTED
-from converters.parts import Part
+from converters.tasks.encode import REJECTED
+from converters.tasks.parts import Part
 from mixstream.streams.manifest import REJECTS_NAME
 
 

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from converters.encode import cannot_write
-from converters.parts import TEMPORARY
+from converters.tasks.encode import cannot_write
+from converters.tasks.parts import TEMPORARY
 from mixstream.errors import StreamError
 
 SHARED = ("parts", "hashes")  # by what conversions of one corpus have in common

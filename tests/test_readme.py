@@ -58,5 +58,8 @@ def test_it_is_short_and_its_files_exist():
     for room in ("streams", "mixture", "methods", "loader", "callbacks", "runs", "report"):
         for module in (REPOSITORY / "mixstream" / room).glob("[a-z]*.py"):
             assert module.name in file_map, module
+    for room in ("", "sources", "tasks", "tokens"):
+        for module in (REPOSITORY / "converters" / room).glob("[a-z]*.py"):
+            assert module.name in file_map, module
     for link in re.findall(r"\]\((docs/[\w.]+)\)", README):
         assert (REPOSITORY / link).exists()

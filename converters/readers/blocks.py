@@ -22,6 +22,10 @@ _PACKED_BYTES = 1 << 18
 _XZ_MEMORY = 256 << 20  # xz -9 takes 65 MiB
 
 
+class LostError(CorpusError):
+    """A file is not there as it was found, or its disk fails: nothing is known of its content."""
+
+
 class UnreadableError(Exception):
     """The rest of a file cannot be read; its reader says where it was."""
 
@@ -31,7 +35,7 @@ def opened(file: SourceFile, ahead_stop: int | None = None) -> Iterator[BinaryIO
     """Open the file as it is stored; of an object nothing from `ahead_stop` on is fetched before it is asked for.
 
     Raises:
-        CorpusError: it is not there any more, or another one than was found.
+        LostError: it is not there any more, or another one than was found.
         RemoteError: an object store refuses, or does not answer for long.
     """
     if not isinstance(file.place, Path):
@@ -42,10 +46,10 @@ def opened(file: SourceFile, ahead_stop: int | None = None) -> Iterator[BinaryIO
         local = file.place.open("rb", buffering=0)
     except OSError as problem:
         told = f"cannot be opened ({problem.strerror}), but was there when it was found"
-        raise CorpusError(f"{file.name}: {told}; leave it as it is and convert again") from None
+        raise LostError(f"{file.name}: {told}; leave it as it is and convert again") from None
     with local:
         if version_of(local.fileno()) != (file.size_bytes, file.version):
-            raise CorpusError(f"{file.name}: was changed after it was found; leave it as it is and convert again")
+            raise LostError(f"{file.name}: was changed after it was found; leave it as it is and convert again")
         yield cast(BinaryIO, local)
 
 
@@ -67,15 +71,22 @@ def read_blocks(file: SourceFile, raw: BinaryIO) -> Iterator[bytes]:
 
 
 def _plain(raw: BinaryIO) -> Iterator[bytes]:
-    while block := _read(raw, BLOCK_BYTES):
+    while block := read_some(raw, BLOCK_BYTES):
         yield block
 
 
-def _read(raw: BinaryIO, size: int) -> bytes:
+def read_some(raw: BinaryIO, size: int) -> bytes:
+    """Return at most so many bytes of a file, b"" at its end.
+
+    Raises:
+        LostError: its disk fails.
+    """
     try:
         return raw.read(size)
     except OSError as problem:
-        raise UnreadableError(str(problem)) from None
+        raise LostError(
+            f"{raw.name}: cannot be read ({problem.strerror}); see to its disk, and convert again"
+        ) from None
 
 
 def _zstd(raw: BinaryIO) -> Iterator[bytes]:
@@ -103,7 +114,7 @@ def _members(raw: BinaryIO, make: Callable[[], Any], errors: tuple[type[Exceptio
     """Yield what the members of a file hold, one after the other; each must end, and nothing else may follow."""
     engine, data, members, begun = make(), b"", 0, False
     while True:
-        data = data or _read(raw, _PACKED_BYTES)
+        data = data or read_some(raw, _PACKED_BYTES)
         if not data:
             break
         begun, block = True, b""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from converters.readers.blocks import BLOCK_BYTES, UnreadableError, opened, read_blocks
+from converters.readers.blocks import BLOCK_BYTES, UnreadableError, opened, read_blocks, read_some
 from converters.readers.rows import Span
 from converters.sources import SourceFile
 from mixstream.errors import CorpusError
@@ -128,7 +128,7 @@ def _of_span(raw: BinaryIO, span: Span) -> Iterator[bytes]:
     raw.seek(position)
     while position < span.stop or begun:
         size = _REST_BYTES if position >= span.stop else min(BLOCK_BYTES, span.stop - position)
-        block = _read(raw, size)
+        block = read_some(raw, size)
         if not block:
             return
         skip, stop = 0, len(block)
@@ -144,13 +144,6 @@ def _of_span(raw: BinaryIO, span: Span) -> Iterator[bytes]:
         position += len(block)
         if begun:
             yield block[skip:]
-
-
-def _read(raw: BinaryIO, size: int) -> bytes:
-    try:
-        return raw.read(size)
-    except OSError as problem:
-        raise UnreadableError(str(problem)) from None
 
 
 def _without_bom(blocks: Iterator[bytes]) -> Iterator[bytes]:

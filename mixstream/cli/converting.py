@@ -15,7 +15,8 @@ from mixstream.errors import CorpusError
 
 if TYPE_CHECKING:
     from converters.corpus import Corpus, Options
-    from converters.run import Converted, Progress
+    from converters.encoding import Progress
+    from converters.run import Converted
     from mixstream.streams.place import Place
 
 LEFT_OUT = {"duplicate": "duplicates", "outside": "outside the subsample"}  # as the last line tells them
@@ -28,7 +29,7 @@ def convert(
     corpora: Annotated[list[str] | None, typer.Argument(help="Files, folders, globs, URLs of them.")] = None,
     out: Annotated[str, typer.Option(help="Where to write: a folder, or a URL such as s3://bucket/streams.")] = "",
     config: Annotated[Path | None, typer.Option(help="corpora.yaml, which says the corpora and their options.")] = None,
-    name: Annotated[str | None, typer.Option(help="Make one stream of all files: LANGUAGE.DOMAIN.")] = None,
+    name: Annotated[str | None, typer.Option(help="One stream of all files, LANGUAGE.DOMAIN; or the corpus.")] = None,
     language: Annotated[str | None, typer.Option(help="Language of all documents; needs a domain, too.")] = None,
     domain: Annotated[str | None, typer.Option(help="Domain of all documents; needs a language, too.")] = None,
     language_field: Annotated[str | None, typer.Option(help="Field with the language: a stream for each.")] = None,
@@ -68,7 +69,7 @@ def convert(
 ) -> None:
     """Make MDS streams of corpora, here or in an object store; run again after a stop, it goes on."""
     from converters.corpora import convert_corpora, other_streams
-    from converters.executors import executor_of, processes_for
+    from converters.tasks.executors import executor_of, processes_for
     from mixstream.streams.place import find_place
 
     if not out:
@@ -130,7 +131,7 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 def _bars(bars: Bars, num_corpora: int) -> Progress:
     """Return what moves the bars: corpora, megabytes read, documents, megabytes uploaded."""
-    from converters.run import Progress
+    from converters.encoding import Progress
 
     bars.add_task("corpora", total=num_corpora)
     read = bars.add_task("megabytes read", total=0)

@@ -16,7 +16,7 @@ def find_decoder(info: TokenizerInfo) -> Callable[[Any], str]:
     Raises:
         TokenizerError: the tokenizer is not here, or is another one by now.
     """
-    from converters.tokenise import load_tokenizer
+    from converters.tokens.tokenise import load_tokenizer
 
     if info.name == "byte":
         return load_tokenizer("byte").decode

@@ -15,9 +15,9 @@ from mixstream.cli.showing import progress, say, table
 if TYPE_CHECKING:
     from converters.corpus import Corpus
     from converters.documents import Document, Selection
-    from converters.fertility import FertilityRow
-    from converters.reading import Reading
-    from converters.tokenise import Tokenizer
+    from converters.tokens.fertility import FertilityRow
+    from converters.tokens.reading import Reading
+    from converters.tokens.tokenise import Tokenizer
 
 app = typer.Typer(help="Train a tokenizer, and tell how many tokens it makes of each language.", no_args_is_help=True)
 
@@ -62,10 +62,10 @@ def train(
     on_error: OnError = "stop",
 ) -> None:
     """Train a byte-level BPE on a sample in which small languages count for more, and measure it on held-out text."""
-    from converters.fertility import measure, rows_of
-    from converters.tokenise import load_tokenizer
-    from converters.training import Training
-    from converters.training import train as train_tokenizer
+    from converters.tokens.fertility import measure, rows_of
+    from converters.tokens.tokenise import load_tokenizer
+    from converters.tokens.training import Training
+    from converters.tokens.training import train as train_tokenizer
     from mixstream.formats import write_whole
 
     found, selection = _declared(context.params)
@@ -110,8 +110,8 @@ def fertility(
     as_json: AsJson = False,
 ) -> None:
     """Tell how many tokens a tokenizer makes of a byte and of a word, by language, on held-out documents."""
-    from converters.fertility import measure, rows_of
-    from converters.tokenise import load_tokenizer
+    from converters.tokens.fertility import measure, rows_of
+    from converters.tokens.tokenise import load_tokenizer
 
     loaded = load_tokenizer(tokenizer, eod_token)
     found, selection = _declared(context.params)
@@ -149,7 +149,7 @@ def _declared(values: dict[str, Any]) -> tuple[Sequence[Corpus], Selection]:
 
 
 def _reading(on_error: str, excluded: frozenset[str]) -> Reading:
-    from converters.reading import Reading
+    from converters.tokens.reading import Reading
     from mixstream.errors import CorpusError
 
     if on_error not in ("stop", "skip"):

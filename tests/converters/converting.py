@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from converters.config import FieldsConfig, OptionsConfig, corpora_of_paths
-from converters.executors import executor_of
 from converters.run import Converted, convert_corpus
+from converters.tasks.executors import executor_of
 from mixstream.streams.catalog import open_stream
 
 FIELDS = tuple(FieldsConfig.model_fields)

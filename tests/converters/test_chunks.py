@@ -12,8 +12,8 @@ from test_pieces import PARTS, SENTENCES, TEXTS, byte_level
 from tokenizers import Regex
 from tokenizers import pre_tokenizers as pre
 
-from converters.chunks import PATTERNS, ChunkEncoder, chunks_of, comes_in_chunks, sections
-from converters.tokenise import BATCH_CHARACTERS, HuggingFaceTokenizer
+from converters.tokens.chunks import PATTERNS, ChunkEncoder, chunks_of, comes_in_chunks, sections
+from converters.tokens.tokenise import BATCH_CHARACTERS, HuggingFaceTokenizer
 
 PLAIN = pre.ByteLevel(add_prefix_space=False, use_regex=False)
 

@@ -11,7 +11,7 @@ import pytest
 from converting import convert, files_of, write_lines
 from processes import is_alive, run, started, wait_until
 
-from converters.executors import executor_of
+from converters.tasks.executors import executor_of
 from mixstream.errors import CorpusError
 
 SIZES = {"sequence_length": 64, "span_bytes": 4096, "shard_bytes": 4096, "holdout": 0.1, "deduplicate": True}
@@ -92,7 +92,7 @@ def test_an_error_on_a_worker_is_told_here(cluster, corpus, tmp_path):
 
 def test_a_task_that_kills_every_worker_is_told(cluster):
     """Out of memory each time, say; more of the same would not help."""
-    from converters.executors import run_all
+    from converters.tasks.executors import run_all
 
     address = cluster.scheduler_address
     with (
@@ -104,7 +104,7 @@ def test_a_task_that_kills_every_worker_is_told(cluster):
 
 
 def test_there_is_no_scheduler(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("converters.executors.CLUSTER_SECONDS", 1)
+    monkeypatch.setattr("converters.tasks.executors.CLUSTER_SECONDS", 1)
     with (
         pytest.raises(CorpusError, match=r"--cluster tcp://127.0.0.1:9: no Dask scheduler answers .*`dask scheduler`"),
         executor_of(0, "tcp://127.0.0.1:9"),

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from converters.config import FieldsConfig, OptionsConfig, corpora_of_paths
 from converters.documents import Document, Fields, Selection, UnfitError, below, is_held_out
-from converters.executors import executor_of
 from converters.readers import MISSING
 from converters.run import convert_corpus
+from converters.tasks.executors import executor_of
 from mixstream.errors import CorpusError
 from mixstream.streams.catalog import open_stream
 from mixstream.streams.manifest import read_manifest
@@ -65,11 +65,11 @@ class Shuffled(Executor):
 def small_pieces() -> Iterator[pytest.MonkeyPatch]:
     """Have blocks of a few documents, and several buckets of hashes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("converters.parts.BLOCK_BYTES", 64)
-        patch.setattr("converters.duplicates.BUCKET_DOCUMENTS", 7)
-        patch.setattr("converters.executors.BUNDLE_TASKS", 2)
-        patch.setattr("converters.grouping.FEW_RUNS", 2)
-        patch.setattr("converters.grouping.CHUNK_ROWS", 3)
+        patch.setattr("converters.tasks.parts.BLOCK_BYTES", 64)
+        patch.setattr("converters.tasks.duplicates.BUCKET_DOCUMENTS", 7)
+        patch.setattr("converters.tasks.executors.BUNDLE_TASKS", 2)
+        patch.setattr("converters.tasks.grouping.FEW_RUNS", 2)
+        patch.setattr("converters.tasks.grouping.CHUNK_ROWS", 3)
         yield patch
 
 
@@ -203,7 +203,7 @@ def test_a_conversion_is_what_lists_in_memory_give(
                 again.run_rest()
                 return super().get()
 
-        patch.setattr("converters.executors.SimpleQueue", Ended)
+        patch.setattr("converters.tasks.executors.SimpleQueue", Ended)
         convert(folder, work / "b", fields, options, again)
     assert everything_in(work / "a") == everything_in(work / "b")
     shutil.rmtree(work)

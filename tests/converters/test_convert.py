@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from converters.documents import Fields, is_held_out
 from converters.readers import Asked, read_span, spans
 from converters.sources import by_stream, find_files
-from converters.tokenise import ByteTokenizer, HuggingFaceTokenizer, load_tokenizer
+from converters.tokens.tokenise import ByteTokenizer, HuggingFaceTokenizer, load_tokenizer
 from mixstream import Catalog, build_plan
 from mixstream.errors import CorpusError, ShardError, StreamError, TokenizerError
 from mixstream.streams.manifest import read_manifest

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from processes import children_of, wait_until
 
-from converters.executors import SMALL_BYTES, Here, executor_of, num_processors, processes_for, run_all
+from converters.tasks.executors import SMALL_BYTES, Here, executor_of, num_processors, processes_for, run_all
 from mixstream.errors import CorpusError
 
 
@@ -70,7 +70,7 @@ def test_results_are_in_the_order_of_tasks(two):
 
 def test_few_tasks_are_handed_out_at_a_time(monkeypatch):
     """As many as 512, however many there are: a corpus may have a million."""
-    monkeypatch.setattr("converters.executors.TASKS_AHEAD", 3)
+    monkeypatch.setattr("converters.tasks.executors.TASKS_AHEAD", 3)
     taken: list[int] = []
     held: list[int] = []
 

@@ -11,10 +11,10 @@ from converting import convert, files_of, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.duplicates import _FOUND, _rows
-from converters.executors import BUNDLE_BYTES, BUNDLE_TASKS, bundles
-from converters.packing import sequences
-from converters.parts import Part, Run
+from converters.tasks.duplicates import _FOUND, _rows
+from converters.tasks.executors import BUNDLE_BYTES, BUNDLE_TASKS, bundles
+from converters.tasks.packing import sequences
+from converters.tasks.parts import Part, Run
 from mixstream.streams.manifest import read_manifest
 from mixstream.streams.verify import verify_streams
 
@@ -44,7 +44,7 @@ def write_many(folder, count, languages=("eu", "ca", "gl")):
 def test_bytes_do_not_depend_on_what_is_handed_out_together(tmp_path, monkeypatch):
     folder = write_many(tmp_path / "in", 90)
     convert([folder], tmp_path / "a", **FIELDS, deduplicate=True)
-    monkeypatch.setattr("converters.executors.BUNDLE_TASKS", 1)
+    monkeypatch.setattr("converters.tasks.executors.BUNDLE_TASKS", 1)
     convert([folder], tmp_path / "b", **FIELDS, deduplicate=True)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     assert all(not verdict.problems for verdict in verify_streams(tmp_path / "a"))
@@ -52,20 +52,20 @@ def test_bytes_do_not_depend_on_what_is_handed_out_together(tmp_path, monkeypatc
 
 def test_parts_stay_when_a_corpus_grows(tmp_path, monkeypatch):
     """The files that were there are not encoded again, whatever the format of the new one."""
-    import converters.encode
+    import converters.tasks.encode
 
     folder = write_many(tmp_path / "in", 5)
     encoded: list[str] = []
-    encode = converters.encode._encode
+    encode = converters.tasks.encode._encode
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(
-        "converters.encode._encode", lambda task, own: (encoded.append(task.file.name), encode(task, own))[1]
+        "converters.tasks.encode._encode", lambda task, own: (encoded.append(task.file.name), encode(task, own))[1]
     )
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("converters.run.put_in_place", interrupt)
+        patch.setattr("converters.writing.put_in_place", interrupt)
         convert([folder], tmp_path / "out", **FIELDS)
     assert len(encoded) == 5
     encoded.clear()
@@ -138,7 +138,7 @@ def test_a_span_of_many_streams_has_one_run_of_each(tmp_path, monkeypatch):
     told: list[Part] = []
     monkeypatch.setattr("converters.run.sequences", lambda parts: (told.extend(parts), sequences(parts))[1])
     convert([folder], tmp_path / "a", **FIELDS, deduplicate=True)
-    monkeypatch.setattr("converters.parts.BLOCK_BYTES", 4096)
+    monkeypatch.setattr("converters.tasks.parts.BLOCK_BYTES", 4096)
     convert([folder], tmp_path / "b", **FIELDS, deduplicate=True)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     assert len(told) == 2

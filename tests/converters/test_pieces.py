@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, trainers
 from tokenizers import pre_tokenizers as pre
 
-from converters.locality import BYTE_LEVEL, locality_of, runs_of
-from converters.pieces import encode_in_pieces
+from converters.tokens.locality import BYTE_LEVEL, locality_of, runs_of
+from converters.tokens.pieces import encode_in_pieces
 
 GPT4 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"

@@ -15,7 +15,7 @@ import pytest
 from converting import convert, files_of, write_lines
 from processes import children_of, is_alive, run, started, wait_until
 
-from converters.hashing import check_unchanged, sources_of
+from converters.tasks.hashing import check_unchanged, sources_of
 from mixstream import Catalog
 from mixstream.errors import CorpusError, ShardError, StreamError
 
@@ -97,12 +97,12 @@ def test_a_run_that_is_killed_goes_on(corpus, in_one_go, tmp_path, workers):
 
 def test_what_is_whole_is_not_made_again(corpus, in_one_go, tmp_path, monkeypatch):
     """Stopped at every stage: each part, each shard is written once in all."""
-    import converters.cut
-    import converters.encode
+    import converters.tasks.cut
+    import converters.tasks.encode
 
     out = tmp_path / "out"
     written: list[str] = []
-    encode, write_shard = converters.encode._encode, converters.cut.write_shard
+    encode, write_shard = converters.tasks.encode._encode, converters.tasks.cut.write_shard
     budget = [0]
 
     def spend(what: str) -> None:
@@ -119,8 +119,8 @@ def test_what_is_whole_is_not_made_again(corpus, in_one_go, tmp_path, monkeypatc
         spend(f"{directory} {number}")
         return write_shard(directory, number, *arguments)
 
-    monkeypatch.setattr("converters.encode._encode", encode_once)
-    monkeypatch.setattr("converters.cut.write_shard", write_once)
+    monkeypatch.setattr("converters.tasks.encode._encode", encode_once)
+    monkeypatch.setattr("converters.tasks.cut.write_shard", write_once)
     stops = 0
     while True:
         budget[0] = 40
@@ -139,7 +139,7 @@ def test_what_a_machine_that_stopped_has_left_is_made_again(corpus, in_one_go, t
     """Files that are empty, or shorter than they were said to be; and temporary ones, which go."""
     out = tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("converters.run.put_in_place", interrupt)
+        patch.setattr("converters.writing.put_in_place", interrupt)
         convert([corpus], out, **SIZES)
     work = out / ".mixstream-eu.a"
     for pattern in ("parts/*.json", "*/shards/*/*.json"):
@@ -151,7 +151,9 @@ def test_what_a_machine_that_stopped_has_left_is_made_again(corpus, in_one_go, t
         (work / place).write_text("half")
     seen: list[list[Path]] = []
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("converters.run.find_duplicates", lambda task: interrupt(seen.append([*work.rglob(".*.tmp-*")])))
+        patch.setattr(
+            "converters.encoding.find_duplicates", lambda task: interrupt(seen.append([*work.rglob(".*.tmp-*")]))
+        )
         for found in work.glob("*/unique/*.found"):
             found.unlink()
         convert([corpus], out, **SIZES)
@@ -237,9 +239,9 @@ def test_a_source_that_changes_meanwhile(tmp_path, monkeypatch):
     folder, out = write_many(tmp_path / "in", 400), tmp_path / "out"
     path = folder / "eu.a" / "1.jsonl"
     encoded: list[str] = []
-    import converters.encode
+    import converters.tasks.encode
 
-    encode = converters.encode._encode
+    encode = converters.tasks.encode._encode
 
     def change_then_encode(task, tokenizer):
         if not encoded and path.stat().st_size == size:
@@ -249,7 +251,7 @@ def test_a_source_that_changes_meanwhile(tmp_path, monkeypatch):
         return part
 
     size = path.stat().st_size
-    monkeypatch.setattr("converters.encode._encode", change_then_encode)
+    monkeypatch.setattr("converters.tasks.encode._encode", change_then_encode)
     with pytest.raises(CorpusError, match=r"eu.a/1.jsonl: was changed .*convert again"):
         convert([folder], out, **SIZES)
     assert set(encoded) == {"eu.a/0.jsonl"}
@@ -289,7 +291,7 @@ def test_a_source_that_was_mended(tmp_path, monkeypatch):
     assert len(before) > 5
     path.write_bytes(right)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("converters.run.put_in_place", interrupt)
+        patch.setattr("converters.writing.put_in_place", interrupt)
         convert([folder], out, **SIZES)
     after = stamps(out)
     kept = before.items() & after.items()
@@ -356,9 +358,9 @@ def test_streams_that_were_put_in_place_before_a_kill_stay(tmp_path, monkeypatch
     out = tmp_path / "out"
     if overwrite:
         convert([tmp_path / "in"], out, **given)
-    import converters.run
+    import converters.writing
 
-    put = converters.run.put_in_place
+    put = converters.writing.put_in_place
 
     def put_then_die(made, final):
         put(made, final)
@@ -366,7 +368,7 @@ def test_streams_that_were_put_in_place_before_a_kill_stay(tmp_path, monkeypatch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("converters.run.put_in_place", put_then_die)
+        patch.setattr("converters.writing.put_in_place", put_then_die)
         convert([tmp_path / "in"], out, **given, overwrite=overwrite)
     before = (out / "ca.web" / "index.json").stat().st_ino
     convert([tmp_path / "in"], out, **given, overwrite=overwrite)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from converters.finding import _pattern
 from converters.readers import Asked, read_span, spans
 from converters.sources import FORMATS, by_stream, find_files, format_of, is_stream_name, sha256, stem_of
+from converters.sources.finding import _pattern
 from mixstream.errors import CorpusError, RemoteError, StreamError
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from converters.config import FieldsConfig, corpora_of_paths
 from converters.corpus import Options
 from converters.documents import EXCLUDED, OUTSIDE, Selection
-from converters.executors import Here
 from converters.run import convert_corpus
-from converters.tokenise import spec_of
+from converters.tasks.executors import Here
+from converters.tokens.tokenise import spec_of
 from mixstream.streams.documents import read_documents_table
 from mixstream.streams.manifest import HELDOUT, TRAIN, read_manifest
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors, trainers
 from tokenizers import decoders as tokenizer_decoders
 
-from converters.tokenise import BATCH_CHARACTERS, ByteTokenizer, batches, dtype_of, load_tokenizer, spec_of
+from converters.tokens.tokenise import BATCH_CHARACTERS, ByteTokenizer, batches, dtype_of, load_tokenizer, spec_of
 from mixstream.errors import TokenizerError
 from mixstream.streams.manifest import TokenizerInfo
 
@@ -97,7 +97,7 @@ def test_a_tokenizer_goes_to_where_its_file_is_not(tokenizer_json):
 WORKER = """
 import pickle, sys, threading
 from pathlib import Path
-from converters.tokenise import use_one_thread
+from converters.tokens.tokenise import use_one_thread
 if sys.argv[2] == "one":
     use_one_thread()
 tokenizer = pickle.loads(Path(sys.argv[1]).read_bytes()).load()
@@ -123,7 +123,7 @@ def test_a_worker_encodes_in_one_thread(tokenizer_json, tmp_path):
 LONG = """
 import resource, sys
 from pathlib import Path
-from converters.tokenise import load_tokenizer, use_one_thread
+from converters.tokens.tokenise import load_tokenizer, use_one_thread
 use_one_thread()
 tokenizer = load_tokenizer(sys.argv[1])
 text = ("kaixo mundua, zer moduz zaude gaur? " * 30_000)[: int(sys.argv[2])]

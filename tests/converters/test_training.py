@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 
 from converters.config import FieldsConfig, corpora_of_paths
 from converters.documents import Document, is_held_out
-from converters.fertility import Fertility, count_words, measure, rows_of
-from converters.reading import Reading
-from converters.tokenise import ByteTokenizer, load_tokenizer
-from converters.training import Training, allocate, is_sampled, train
+from converters.tokens.fertility import Fertility, count_words, measure, rows_of
+from converters.tokens.reading import Reading
+from converters.tokens.tokenise import ByteTokenizer, load_tokenizer
+from converters.tokens.training import Training, allocate, is_sampled, train
 from mixstream.cli import main
 from mixstream.errors import CorpusError, TokenizerError
 

@@ -18,8 +18,8 @@ from test_cli import call  # noqa: F401
 
 from converters.config import FieldsConfig, OptionsConfig, corpora_of_paths
 from converters.corpora import convert_corpora
-from converters.executors import executor_of
-from converters.run import Progress
+from converters.encoding import Progress
+from converters.tasks.executors import executor_of
 from mixstream import Catalog
 from mixstream.errors import FormatError, RemoteError, ShardError, StreamError
 from mixstream.streams.place import find_place

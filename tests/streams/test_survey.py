@@ -129,7 +129,7 @@ def test_the_command_prints_json_for_machines(root, call):
 
 
 def test_texts_of_a_tokenizer_json_are_told_while_it_is_the_same(tmp_path, call):
-    from converters.tokenise import load_tokenizer
+    from converters.tokens.tokenise import load_tokenizer
 
     path = tmp_path / "tokenizer.json"
     _word_level(["kaixo", "mundua", "<mine>"]).save(str(path))

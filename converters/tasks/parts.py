@@ -2,14 +2,14 @@
 
 A part is some files, of which the last one written, .json, says that it is whole:
 
-    HASH.tokens       tokens of all its documents, each with its end-of-document token
+    HASH.tokens       tokens of all its documents, each with its end-of-document token; of bytes bytes, each with a 0
     HASH.documents    an Arrow file with a row a document, in the order of the tokens
     HASH.hashes       where duplicates are looked for: an array of `HASHES`
     HASH.rejects      what cannot be used, a line of JSON each, where there is something
     HASH.json         its runs (documents of one stream and split that follow one another) and what was counted
 
 Within a block of some megabytes of text documents are grouped by stream and split, and in a part of many runs so are
-blocks (see `converters.grouping`).
+blocks (see `converters.tasks.grouping`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.documents import Documents, text_hash
-from converters.grouping import group_runs
+from converters.tasks.grouping import group_runs
+from converters.tokens.tokenise import ByteTokenizer, dtype_of
+from mixstream.streams.manifest import TokenizerInfo
 
 BLOCK_BYTES = 16 << 20  # of text, that a task holds in memory
 
@@ -262,7 +264,7 @@ class PartWriter:
         self._documents.close()
         for file in (self._tokens, self._file, self._hash_file):
             file.close()
-        runs = group_runs(self._temporary, self.runs, self._end.dtype.name)
+        runs = group_runs(self._temporary, self.runs)
         for suffix in SUFFIXES:
             Path(f"{self._temporary}.{suffix}").rename(f"{self._path}.{suffix}")
         counts = {name: dict(own) for name, own in sorted(self.counts.items())}
@@ -274,9 +276,8 @@ class PartWriter:
         import pyarrow
 
         block = self._block.grouped()
-        tokens = joined(block.contents, block.tokens, self._end)
-        self._tokens.write(tokens.data)
-        num_tokens = np.diff(np.flatnonzero(tokens == self._end), prepend=-1)
+        self._tokens.write(joined(block.contents, block.tokens, self._end))
+        num_tokens = np.fromiter(map(len, block.tokens or block.contents), np.int64, len(block.ids)) + 1
         num_bytes = np.fromiter(map(len, block.contents), np.int64, len(block.contents))
         columns: list[Any] = [block.ids, num_tokens, num_bytes]
         fields = np.array(block.kept, np.float64).reshape(len(block.ids), -1).T
@@ -337,10 +338,17 @@ class _Block:
         )
 
 
-def joined(contents: Sequence[bytes], tokens: Sequence[Array], end: Array) -> Array:
-    """Return the tokens of all documents, of none: their bytes; each ended by `end`, (1,), which it does not hold."""
+def joined(contents: Sequence[bytes], tokens: Sequence[Array], end: Array) -> Any:
+    """Return the tokens of all documents, each ended by `end`, (1,); where there are none: the texts, each with a 0.
+
+    A byte has no room for the end of a document, and tokens of two bytes would be written and read for nothing: whoever
+    cuts shards knows where documents end.
+    """
     if tokens:
-        return np.concatenate([piece for own in tokens for piece in (own, end)], dtype=end.dtype, casting="unsafe")
-    whole = np.frombuffer(b"\0".join([*contents, b""]), np.uint8).astype(end.dtype)
-    whole[np.cumsum(np.fromiter(map(len, contents), np.int64, len(contents)) + 1) - 1] = end
-    return whole
+        return np.concatenate([piece for own in tokens for piece in (own, end)], dtype=end.dtype, casting="unsafe").data
+    return b"\0".join([*contents, b""])
+
+
+def part_dtype(info: TokenizerInfo) -> str:
+    """Return the type of a token in parts: of bytes, uint8."""
+    return "uint8" if info == ByteTokenizer.info else dtype_of(info)

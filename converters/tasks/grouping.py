@@ -16,19 +16,18 @@ import numpy as np
 from mixstream.streams.index import Int64
 
 if TYPE_CHECKING:
-    from converters.parts import Run
+    from converters.tasks.parts import Run
 
 CHUNK_ROWS = 1 << 12  # of documents, that are read at a time later
 FEW_RUNS = 64  # of a part, which are left as they are: a stream and its held-out split take turns, too
 
 
-def group_runs(path: str, runs: Sequence[Run], dtype: str) -> list[Run]:
+def group_runs(path: str, runs: Sequence[Run]) -> list[Run]:
     """Rewrite the files of a part so that each stream and split has one run, its documents in their order.
 
     Args:
         path: of the files, without their suffix; they are closed.
         runs: in the order of the files.
-        dtype: of a token.
 
     Returns:
         The runs in their new order; the same ones where there are few.
@@ -40,7 +39,7 @@ def group_runs(path: str, runs: Sequence[Run], dtype: str) -> list[Run]:
     ends = np.cumsum([run.num_documents for run in runs])
     numbers = np.concatenate([np.arange(ends[run] - runs[run].num_documents, ends[run]) for run in order])
     try:
-        _reorder_tokens(path, runs, order, dtype)
+        _reorder_tokens(path, runs, order)
         _reorder_documents(path, numbers)
         _renumber_hashes(path, numbers)
     finally:
@@ -54,14 +53,15 @@ def _merged(runs: Sequence[Run]) -> Run:
     return type(runs[0])(runs[0].stream, runs[0].split, *totals)
 
 
-def _reorder_tokens(path: str, runs: Sequence[Run], order: Sequence[int], dtype: str) -> None:
+def _reorder_tokens(path: str, runs: Sequence[Run], order: Sequence[int]) -> None:
+    stored = np.memmap(f"{path}.tokens", np.uint8, mode="r")
     counts = np.array([run.num_tokens for run in runs], np.int64)
+    counts *= len(stored) // int(counts.sum())  # bytes of a token
     begins = np.cumsum(counts) - counts
-    tokens = np.memmap(f"{path}.tokens", dtype, mode="r")
     grouped = Path(f"{path}.tokens.grouped")
     with grouped.open("wb") as file:
         for run in order:
-            file.write(tokens[begins[run] : begins[run] + counts[run]].data)
+            file.write(stored[begins[run] : begins[run] + counts[run]].data)
     grouped.replace(f"{path}.tokens")
 
 
@@ -83,7 +83,7 @@ def _reorder_documents(path: str, numbers: Int64) -> None:
 
 def _renumber_hashes(path: str, numbers: Int64) -> None:
     """Have hashes tell the rows where their documents are now; `numbers` are the old ones, in the new order."""
-    from converters.parts import HASHES
+    from converters.tasks.parts import HASHES
 
     hashes = np.fromfile(f"{path}.hashes", HASHES)
     new = np.empty_like(numbers)

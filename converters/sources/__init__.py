@@ -61,9 +61,9 @@ class SourceFile:
     version: str
 
     @property
-    def identity(self) -> tuple[str, str, str, int, str]:
+    def identity(self) -> tuple[str, str, str, str | None, int, str]:
         """What tells it from every other file, and from itself before a change."""
-        return str(self.place), self.name, self.format, self.size_bytes, self.version
+        return str(self.place), self.name, self.format, self.compression, self.size_bytes, self.version
 
     @property
     def ranged(self) -> bool:
@@ -110,7 +110,7 @@ def find_files(paths: Sequence[str | Path]) -> Found:
         RemoteError: an object store refuses, does not answer for long, or cannot list.
         StreamError: a URL that lost a slash.
     """
-    from converters.finding import find_all
+    from converters.sources.finding import find_all
 
     return find_all(paths)
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from converters.documents import Document, is_held_out
-from converters.tokenise import Tokenizer
+from converters.tokens.tokenise import Tokenizer
 from mixstream.errors import CorpusError
 
 BATCH_CHARACTERS = 1 << 18

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from converters.chunks import ChunkEncoder, comes_in_chunks, sections
-from converters.locality import locality_of
-from converters.pieces import PIECE_CHARACTERS as BATCH_CHARACTERS
-from converters.pieces import encode_in_pieces
+from converters.tokens.chunks import ChunkEncoder, comes_in_chunks, sections
+from converters.tokens.locality import locality_of
+from converters.tokens.pieces import PIECE_CHARACTERS as BATCH_CHARACTERS
+from converters.tokens.pieces import encode_in_pieces
 from mixstream.errors import TokenizerError
 from mixstream.streams.manifest import TokenizerInfo
 

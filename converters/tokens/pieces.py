@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from converters.locality import Locality
+from converters.tokens.locality import Locality
 
 PIECE_CHARACTERS = 1 << 18  # a token takes about 260 bytes while it is encoded, a character up to four tokens
 OVERLAP_CHARACTERS = 1 << 12

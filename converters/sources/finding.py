@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from converters.saved_datasets import find_saved
 from converters.sources import (
     FORMATS,
     KNOWN,
@@ -21,7 +20,10 @@ from converters.sources import (
     stem_of,
     version_of,
 )
+from converters.sources.saved_datasets import find_saved
 from mixstream.errors import CorpusError
+from mixstream.streams.index import INDEX_NAME
+from mixstream.streams.manifest import MANIFEST_NAME
 from mixstream.streams.place import Place, all_together, find_place
 from mixstream.streams.remote import RemoteFolder, is_hub, list_hub, look
 
@@ -69,8 +71,11 @@ def _local(path: Path) -> tuple[list[_Hit], list[str]]:
 
 
 def _walk(folder: Path) -> Iterable[str]:
-    """Yield the paths of all files below a folder, but for hidden ones."""
+    """Yield the paths of all files below a folder, but for hidden ones and those of streams that lie there."""
     for here, folders, files in os.walk(folder, followlinks=True):
+        if {INDEX_NAME, MANIFEST_NAME} <= set(files):  # made of the corpus, it may be
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = os.path.relpath(here, folder)
         yield from (name if below == "." else f"{below}/{name}" for name in files if not name.startswith("."))

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from converters.encode import cannot_write
-from converters.packing import Layout, Piece, Sequenced
-from converters.parts import Array, documents_of, note_whole
+from converters.tasks.encode import cannot_write
+from converters.tasks.packing import Layout, Piece, Sequenced
+from converters.tasks.parts import Array, documents_of, note_whole
 from mixstream.streams.documents import DocumentsWriter, sample_means
 from mixstream.streams.writer import TOKENS, RowFormat, write_shard
 
@@ -24,6 +24,8 @@ class Samples:
     Attributes:
         sequence_length: tokens of each.
         dtype: of a token.
+        part_dtype: of a token in parts; where it is another, ends of documents are to be put in.
+        eod_token_id: what they are.
         layout: packed, or a document each.
         pad_token_id: fills samples of documents up.
         keep: numeric fields of documents that are columns.
@@ -32,6 +34,8 @@ class Samples:
 
     sequence_length: int
     dtype: str
+    part_dtype: str
+    eod_token_id: int
     layout: Layout
     pad_token_id: int
     keep: tuple[str, ...]
@@ -105,12 +109,13 @@ def _packed(task: ShardTask) -> dict[str, Array]:
     filled = 0
     for piece in task.pieces:
         own = tokens[filled : filled + piece.end - piece.begin]
-        with Path(f"{piece.path}.tokens").open("rb", buffering=0) as file:
-            file.seek((piece.token + piece.begin) * tokens.itemsize)
-            missing = own.data.cast("B")
-            while missing and (size := file.readinto(missing)):  # one call reads 2 GiB at most
-                missing = missing[size:]
-        assert not missing, "a part that is whole has all its tokens"
+        if samples.part_dtype == samples.dtype:
+            _read(piece, own)
+        else:
+            stored = np.empty(len(own), samples.part_dtype)
+            _read(piece, stored)
+            own[:] = stored
+            own[_ends(piece)] = samples.eod_token_id
         filled += len(own)
     rows = {TOKENS: tokens.reshape(-1, samples.sequence_length)}
     if samples.keep:
@@ -120,6 +125,24 @@ def _packed(task: ShardTask) -> dict[str, Array]:
         for name, own in zip(samples.keep, np.concatenate(values, axis=1), strict=True):
             rows[name] = sample_means(begins, lengths, own, whole, samples.sequence_length)
     return rows
+
+
+def _read(piece: Piece, into: Array) -> None:
+    """Read the tokens of a piece of packed samples."""
+    with Path(f"{piece.path}.tokens").open("rb", buffering=0) as file:
+        file.seek((piece.token + piece.begin) * into.itemsize)
+        missing = into.data.cast("B")
+        while missing and (size := file.readinto(missing)):  # one call reads 2 GiB at most
+            missing = missing[size:]
+    assert not missing, "a part that is whole has all its tokens"
+
+
+def _ends(piece: Piece) -> Array:
+    """Return where documents end among the tokens of a piece of packed samples."""
+    num_tokens = documents_of(piece.path)["num_tokens"].slice(piece.row, piece.num_documents).to_numpy()
+    ends = np.cumsum(num_tokens) - 1
+    inside: Array = ends[np.searchsorted(ends, piece.begin) : np.searchsorted(ends, piece.end)]
+    return inside - piece.begin
 
 
 def _values(piece: Piece, keep: Sequence[str]) -> tuple[Array, Array]:
@@ -142,9 +165,11 @@ def _documents(task: ShardTask) -> dict[str, Array]:
         table = documents_of(piece.path).slice(piece.row, piece.num_documents)
         ends = np.cumsum(table["num_tokens"].to_numpy())
         begins = ends - table["num_tokens"].to_numpy()
-        tokens = np.memmap(f"{piece.path}.tokens", samples.dtype, mode="r")[piece.token :]  # most may be cut off
+        tokens = np.memmap(f"{piece.path}.tokens", samples.part_dtype, mode="r")[piece.token :]  # most may be cut off
         for document in range(piece.begin, piece.end):
-            own = tokens[begins[document] : min(ends[document], begins[document] + length)]
+            own = tokens[begins[document] : min(ends[document], begins[document] + length)].astype(samples.dtype)
+            if len(own) == ends[document] - begins[document]:
+                own[-1] = samples.eod_token_id
             padding = np.full(length - len(own), samples.pad_token_id, samples.dtype)
             found.append(np.concatenate((own, padding)))
         if samples.keep:

@@ -13,10 +13,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from converters.documents import EXCLUDED, OUTSIDE, Documents, Fields, Selection, UnfitError, ids_of
-from converters.parts import Array, Part, PartWriter, note_whole
 from converters.readers import MISSING, Asked, BadRow, DocumentIs, Rows, Span, locate, read_batches, spans
+from converters.readers.blocks import LostError
 from converters.sources import SourceFile
-from converters.tokenise import ByteTokenizer, Tokenizer, TokenizerSpec, dtype_of
+from converters.tasks.parts import Array, Part, PartWriter, note_whole
+from converters.tokens.tokenise import ByteTokenizer, Tokenizer, TokenizerSpec, dtype_of
 from mixstream.errors import CorpusError, StreamError, TokenizerError
 from mixstream.streams.manifest import HELDOUT, TRAIN
 
@@ -217,7 +218,7 @@ def _rows(task: EncodeTask, rejects: _Rejects) -> Iterator[Rows | BadRow]:
     try:
         yield from read_batches(task.file, task.span, task.encoding.asked)
     except CorpusError as problem:
-        if task.encoding.on_error == "stop":
+        if task.encoding.on_error == "stop" or isinstance(problem, LostError):
             raise
         rejects.add(Reject(None, task.encoding.fields.stream_of(), str(problem), ""))
 

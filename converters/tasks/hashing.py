@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.corpus import Corpus, digest_of
-from converters.encode import cannot_write
-from converters.executors import run_all
-from converters.parts import note_whole
 from converters.sources import SourceFile, sha256, version_of
+from converters.tasks.encode import cannot_write
+from converters.tasks.executors import run_all
+from converters.tasks.parts import note_whole
 from mixstream.errors import CorpusError
 from mixstream.streams.manifest import Source
 

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from converters.parts import Part
+from converters.tasks.parts import Part
 
 Layout = Literal["packed", "documents"]
 Int64 = npt.NDArray[np.int64]

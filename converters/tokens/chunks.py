@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.locality import BYTE_LEVEL
+from converters.tokens.locality import BYTE_LEVEL
 
 KEPT_CHARACTERS = 1 << 21  # of chunks, in each of two generations: some 120 MB in all
 LONGEST_KEPT = 32  # characters: longer ones seldom come again

@@ -18,7 +18,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from converters.tokenise import use_one_thread
+from converters.tokens.tokenise import use_one_thread
 from mixstream.errors import CorpusError, MissingExtraError
 
 SMALL_BYTES = 4 << 20

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.encode import cannot_write
-from converters.parts import HASHES, NOWHERE, Part, Run, copy_documents, note_whole
+from converters.tasks.encode import cannot_write
+from converters.tasks.parts import HASHES, NOWHERE, Part, Run, copy_documents, note_whole
 
 DUPLICATE = "duplicate"
 BUCKET_DOCUMENTS = 4_000_000  # looked at in one turn, at some 40 bytes each

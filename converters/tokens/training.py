@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from converters.chunks import ALL_SCRIPTS
 from converters.documents import Document, is_held_out
+from converters.tokens.chunks import ALL_SCRIPTS
 from mixstream.errors import CorpusError, TokenizerError
 
 EOD_TOKEN, PAD_TOKEN = "<|endoftext|>", "<|pad|>"
