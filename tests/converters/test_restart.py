@@ -78,7 +78,8 @@ def test_a_run_that_is_killed_goes_on(corpus, in_one_go, tmp_path, workers):
         with started(corpus, "--out", out, *OPTIONS, "--workers", workers) as process:
             moment = len(stamps(out, pattern)) + chance.randrange(1, 25)
             wait_until(lambda: len(stamps(out, pattern)) >= moment or process.poll() is not None)  # noqa: B023
-            assert process.poll() is None
+            if process.poll() is not None:
+                break  # it was quicker
             workers_of_it = children_of(process.pid)
             assert len(workers_of_it) == workers
             process.send_signal(signal.SIGKILL)
