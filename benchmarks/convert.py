@@ -3,7 +3,7 @@
 Real text of a folder of corpora, its documents in one random order, repeated to a size; a BPE of 32,000 tokens trained
 on it. Contenders take turns, each in a process of its own, page cache warm.
 
-    python benchmarks/convert.py ../shared/corpora [--megabytes 200] [--repeats 3] [--only alone,command,long,bytes]
+    python benchmarks/convert.py FOLDER_OF_CORPORA [--megabytes 200] [--repeats 3] [--only alone,command,long,bytes]
 
 alone    encode_batch and encode_batch_fast with the text in memory, 1 and 2 threads; what convert calls; llm-foundry's
          steps on an eighth of the text

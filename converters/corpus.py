@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -158,6 +159,14 @@ def how_of(corpus: Corpus, options: Options) -> dict[str, Any]:
         "fewest samples": options.min_samples,
         "span size": span_bytes_of(corpus, options),
     }
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the packages that may write other bytes from one to the next.
+
+    What was done before one of them was replaced is done again; a stream that is there stays the same.
+    """
+    return {name: version(name) for name in ("tokenizers", "pyarrow", "numpy", "zstd")}
 
 
 def digest_of(value: Any) -> str:

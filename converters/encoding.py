@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converters.corpus import Corpus, Options, digest_of
+from converters.corpus import Corpus, Options, digest_of, library_versions
 from converters.readers import Asked, Span
 from converters.sources import SourceFile
 from converters.tasks.duplicates import DropTask, FindTask, buckets_of, drop_duplicates, find_duplicates
@@ -92,7 +92,7 @@ def encode_corpus(
     encoding = _encoding(corpus, options, work)
     folder = work.parent / "parts"
     folder.mkdir(exist_ok=True)
-    decided = digest_of([how[what] for what in ENCODED_BY])  # hashed once, and not again for each span
+    decided = digest_of([[how[what] for what in ENCODED_BY], library_versions()])  # hashed once, not for each span
     tasks = [
         EncodeTask(file, span, str(folder / digest_of([file.identity, span, decided])), encoding)
         for file, span in pieces

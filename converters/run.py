@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from converters.corpus import Corpus, Making, Options, digest_of, how_of
+from converters.corpus import Corpus, Making, Options, digest_of, how_of, library_versions
 from converters.encoding import Progress, encode_corpus, pieces_of, without_duplicates
 from converters.existing import check_free, kept_streams
 from converters.manifests import Shared, counts_of, sources_of_streams
@@ -114,7 +114,7 @@ class _Conversion:
         existing = kept_streams(self._out, corpus, options, self._making)
         if existing is not None:
             return Converted(corpus.name, existing.manifests, kept=True, counts=existing.left_out)
-        key = digest_of([[file.identity for file in corpus.files], self._how])
+        key = digest_of([[file.identity for file in corpus.files], self._how, library_versions()])
         with work_folder(self._out, corpus.name, key) as work:
             try:
                 return self._convert(work)

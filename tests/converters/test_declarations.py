@@ -92,8 +92,8 @@ def test_declarations_that_cannot_be_meant_are_refused(tmp_path, text, message):
         (["a.jsonl", "--config", "c.yaml", "--holdout", "0.1"], "files, --holdout: given beside --config; say it in"),
         ([], "no corpus; give files, folders, globs or URLs, or --config corpora.yaml"),
         (
-            ["a.jsonl", "--name", "eu.a", "--language", "eu", "--domain", "a"],
-            "--name and a language or domain are both",
+            ["a.jsonl", "--name", "a/b", "--language", "eu", "--domain", "a"],
+            "--name a/b: expected a name of letters, digits, dots",
         ),
         (["corpora.yaml"], "corpora.yaml: holds no text; if it declares corpora, give it as --config corpora.yaml"),
         (["a.jsonl", "--document", "files"], "document: .*'line' or 'file'"),

@@ -375,3 +375,20 @@ def test_streams_that_were_put_in_place_before_a_kill_stay(tmp_path, monkeypatch
     convert([tmp_path / "in"], out, **given, overwrite=overwrite)
     assert (out / "ca.web" / "index.json").stat().st_ino == before
     assert files_of(out) == files_of(tmp_path / "one-go")
+
+
+def test_parts_of_another_version_of_a_library_are_not_used(corpus, tmp_path, monkeypatch):
+    """It may have made other tokens."""
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("converters.encoding.library_versions", lambda: {"tokenizers": "0.1"})
+        patch.setattr("converters.run.write_streams", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            convert([corpus], out, **SIZES)
+    old = set(stamps(out))
+    assert old
+    with monkeypatch.context() as patch:
+        patch.setattr("converters.run.write_streams", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            convert([corpus], out, **SIZES)
+    assert set(stamps(out)).isdisjoint(old)
