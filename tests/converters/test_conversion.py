@@ -289,3 +289,17 @@ def test_open_stream_reads_columns_beside_the_tokens(tmp_path):
     stream = open_stream("eu.web", tmp_path / "out" / "eu.web")
     assert stream.index.column_names == ("score", "tokens")
     assert stream.open_shard(0).read(np.arange(2)).shape == (2, 16)
+
+
+@pytest.mark.parametrize("layout", ["packed", "documents"])
+def test_kept_fields_are_right_in_every_shard(tmp_path, layout):
+    """Shards begin in the midst of documents."""
+    rows = [{"id": f"d{i}", "text": f"{i} kaixo mundua" * (1 + i % 5), "score": i * i / 7} for i in range(150)]
+    folder = write_rows(tmp_path / "in" / "eu.web", rows)
+    options = {"sequence_length": 24, "holdout": 0.2, "layout": layout, "shard_bytes": 1500, "span_bytes": 2000}
+    convert(folder.parent, tmp_path / "out", {"keep": ("score",)}, options)
+    assert len(list((tmp_path / "out" / "eu.web").glob("shard.*.mds"))) > 5
+    fields = FieldsConfig(keep=("score",)).fields("eu.web")
+    for (stream, split), documents in reference(rows, fields, options).items():
+        directory = tmp_path / "out" / stream / ("heldout" if split == "heldout" else "")
+        check_split(directory, documents, 24, layout)
