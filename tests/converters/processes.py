@@ -47,11 +47,22 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "mixstream.cli", "convert", *map(str, arguments)]
 
 
+def _heed_ctrl_c() -> None:
+    """Undo that a shell has what runs in the background ignore it, and all that is started from there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def started(*arguments: object, **named) -> Iterator[subprocess.Popen[str]]:
     """Start a conversion, in a process group of its own; with its workers it is gone when the block ends."""
     process = subprocess.Popen(
-        command(*arguments), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **named
+        command(*arguments),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=_heed_ctrl_c,
+        **named,
     )
     try:
         yield process
