@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,21 +167,10 @@ def library_versions() -> dict[str, str]:
 
     What was done before one of them was replaced is done again; a stream that is there stays the same.
     """
-    return {name: version(name) for name in ("tokenizers", "pyarrow", "numpy", "zstd")}
+    return {name: version(name) for name in ("tokenizers", "pyarrow", "numpy", "zstd") if find_spec(name)}
 
 
 def digest_of(value: Any) -> str:
     """Return a short hash of what JSON can tell."""
     told = json.dumps(value, sort_keys=True, default=str).encode()
     return hashlib.blake2b(told, digest_size=12).hexdigest()
-
-
-def check_keep(fields: Fields, taken: Sequence[str]) -> None:
-    """Refuse to keep fields under names that columns have already.
-
-    Raises:
-        CorpusError: naming the field.
-    """
-    for name in fields.keep:
-        if name in taken or fields.keep.count(name) > 1:
-            raise CorpusError(f"--keep {name}: is a column of every stream, or given twice; rename the field")

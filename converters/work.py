@@ -3,7 +3,7 @@
     OUT/.mixstream-NAME/lock        held as long as somebody converts the corpus NAME to OUT
     OUT/.mixstream-NAME/parts/...   what spans of files were encoded to; by a hash of all that decides it
     OUT/.mixstream-NAME/hashes/...  hashes of files
-    OUT/.mixstream-NAME/KEY/...     what else was done; KEY is a hash of the sources and of all options
+    OUT/.mixstream-NAME/KEY/...     what else was done; KEY is a hash of sources, options and libraries
 
 A run that was killed leaves its folder, and the same command goes on there; so does one whose files were mended, or
 that has more of them, with the parts of those that are the same.

@@ -22,7 +22,6 @@ from converters.tokens.chunks import ALL_SCRIPTS
 from mixstream.errors import CorpusError, TokenizerError
 
 EOD_TOKEN, PAD_TOKEN = "<|endoftext|>", "<|pad|>"
-LEAST_VOCABULARY = 256 + 2  # every byte, and the two special tokens
 
 Read = Callable[[], Iterable[Document]]
 
