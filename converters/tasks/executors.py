@@ -43,6 +43,34 @@ class Here(Executor):
         return future
 
 
+class _OnCluster(Executor):
+    """Tasks on a Dask cluster.
+
+    The client's own executor looks at a task's state when its result is here already: of a worker that died in
+    between it takes the result for an error.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def submit(self, function: Callable[..., DoneT], /, *arguments: Any, **named: Any) -> Future[DoneT]:
+        """Return the future of a task of the cluster; to cancel the one cancels the other."""
+        theirs = self._client.submit(function, *arguments, **named, pure=False)
+        ours: Future[DoneT] = Future()
+
+        def pass_on(_: Any) -> None:
+            if not ours.set_running_or_notify_cancel():
+                return
+            try:
+                ours.set_result(theirs.result())  # waits, where it has to be made again
+            except BaseException as problem:  # noqa: BLE001  a cancelled one's too: the future tells it
+                ours.set_exception(problem)
+
+        theirs.add_done_callback(pass_on)
+        ours.add_done_callback(lambda one: theirs.cancel() if one.cancelled() else None)
+        return ours
+
+
 def num_processors() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0))
@@ -172,7 +200,7 @@ def _cluster(address: str) -> Iterator[Executor]:
     with client:
         try:
             client.register_worker_callbacks(use_one_thread)  # of those that come later, too
-            yield client.get_executor(pure=False)
+            yield _OnCluster(client)
         except distributed.KilledWorker as problem:
             raise CorpusError(
                 f"--cluster {address}: {problem.last_worker.address} and others died at the same task (killed, or out "

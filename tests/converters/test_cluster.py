@@ -103,6 +103,26 @@ def test_a_task_that_kills_every_worker_is_told(cluster):
     wait_until(lambda: len(workers_of(cluster)) == 2)
 
 
+def test_a_result_that_came_before_its_worker_died_is_a_result(cluster, monkeypatch):
+    """The worker dies between the result's arrival here and a look at the task's state."""
+    import distributed
+
+    gather = distributed.Client._gather
+    lost = []
+
+    async def lose_after(client, futures, *arguments, **named):
+        results = await gather(client, futures, *arguments, **named)
+        for future in futures:
+            client.futures[future.key].lose()
+            lost.append(future.key)
+        return results
+
+    monkeypatch.setattr(distributed.Client, "_gather", lose_after)
+    with executor_of(0, cluster.scheduler_address) as executor:
+        assert [executor.submit(pow, 2, i).result(timeout=30) for i in range(3)] == [1, 2, 4]
+    assert len(lost) == 3
+
+
 def test_there_is_no_scheduler(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("converters.tasks.executors.CLUSTER_SECONDS", 1)
     with (
