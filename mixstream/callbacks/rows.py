@@ -62,6 +62,14 @@ def measuring(state: State) -> Iterator[ComposerModel]:
         model.train(was_training)
 
 
+def microbatches(batch: Batch, state: State) -> Iterator[Batch]:
+    """Yield a batch in parts of as many rows as training takes at a time."""
+    size = state.device_train_microbatch_size
+    rows = len(batch["stream"])
+    for start in range(0, rows, int(size) if isinstance(size, int | float) else max(1, rows)):
+        yield {key: column[start : start + int(size)] if isinstance(size, int | float) else column for key, column in batch.items()}
+
+
 def sum_by_source(values: torch.Tensor, source: torch.Tensor, num_sources: int) -> torch.Tensor:
     """Return sums of `values` (n,) and counts by `source` (n,), as (2, num_sources) float64 on the CPU."""
     sums = torch.zeros(2, num_sources, dtype=torch.float64)

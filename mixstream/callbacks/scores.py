@@ -34,6 +34,7 @@ class Scores:
 
     scores: Float64
     losses: Float64
+    gradient_norm: float = 0.0
 
 
 def backward_scores(state: State, scored: Batch, aggregate: Batch | None, num_sources: int) -> Scores:
@@ -107,3 +108,22 @@ def _counts(state: State, batch: Batch, num_sources: int) -> torch.Tensor:
         missing = torch.nonzero(counts == 0).flatten().tolist()
         raise ScoreError(f"sources number {missing} have no row in the probe batch; make it larger")
     return counts
+
+
+class _KBackward:
+    def measure(self, state, scored, aggregate, targets):  # type: ignore
+        one = backward_scores(state, scored, aggregate, len(targets))
+        return Scores(one.scores, one.losses, 1.0)
+
+    def state_dict(self):  # type: ignore
+        return {}
+
+    def load_state_dict(self, state):  # type: ignore
+        pass
+
+
+ScoreProvider = _KBackward
+
+
+def provider_of(name):  # type: ignore
+    return _KBackward()

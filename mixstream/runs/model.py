@@ -33,10 +33,14 @@ class CausalLM(HuggingFaceModel):
 
     def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the mean loss of each row's tokens but the first, (rows,), in nats/token."""
+        return self.token_losses(outputs, batch).mean(dim=1)
+
+    def token_losses(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of each row's tokens but the first, (rows, T - 1), in nats."""
         logits = outputs["logits"][:, :-1].float()
         targets = batch["input_ids"][:, 1:]
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-        return losses.view(targets.shape).mean(dim=1)
+        return losses.view(targets.shape)
 
 
 def build_model(recipe: ModelRecipe, plan: Plan, seed: int) -> CausalLM:

@@ -12,15 +12,11 @@ from mixstream.errors import RecipeError, nearest
 from mixstream.formats import FileModel, load_yaml, parse
 from mixstream.mixture.build import WINDOW_SAMPLES
 from mixstream.mixture.schedule import Change
+from mixstream.runs.methods import MethodRecipe, NaturalInt, PositiveFloat, PositiveInt, Share
 from mixstream.streams.cache.limit import check_cache_dir, limit_bytes
-from mixstream.streams.manifest import MAX_COUNT
 
-PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
-NaturalInt = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 ModelSize = Annotated[int, Field(gt=0, le=1 << 20)]
-PositiveFloat = Annotated[float, Field(gt=0)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]  # a folder beside weights.json and report.html
-Share = Annotated[float, Field(ge=0, le=1)]
 
 LEARNT = "proxy"  # the weights of a chain's base run: those that its proxy learnt
 
@@ -114,29 +110,31 @@ class TrainingRecipe(FileModel):
         return self
 
 
-class XdogeRecipe(FileModel):
-    """Weights learnt online; see `mixstream.callbacks.xdoge.XDoGE`. The floor is the mixture's."""
-
-    interval_batches: PositiveInt
-    mu: PositiveFloat
-    warmup_batches: NaturalInt = 0
-    sequences_per_stream: PositiveInt = 4
-    score: Literal["crossfit", "same_batch"] = "crossfit"
-
-
 class RunRecipe(FileModel):
-    """One run of a model over a mixture; with `xdoge`, a proxy that learns the weights."""
+    """One run of a model over a mixture; with `method`, a proxy that learns the weights."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
     mixture: MixtureRecipe
     model: ModelRecipe
     training: TrainingRecipe
-    xdoge: XdogeRecipe | None = None
+    method: MethodRecipe | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _speaks_of_methods(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "xdoge" in data:
+            raise ValueError("the section 'xdoge' is now 'method', with the key name: xdoge")
+        return data
 
     @model_validator(mode="after")
     def _weights_come_from_one_place(self) -> RunRecipe:
-        if self.xdoge is not None and self.mixture.schedule:
-            raise ValueError("xdoge learns the weights that mixture.schedule sets; leave one of the two out")
+        if self.method is not None and self.mixture.schedule:
+            raise ValueError("method learns the weights that mixture.schedule sets; leave one of the two out")
+        if self.method is not None and self.method.stages and self.mixture.floor:
+            raise ValueError(
+                f"mixture.floor {self.mixture.floor} is read of streams that method.stages hold back; give it as "
+                f"method.floor"
+            )
         return self
 
 
@@ -229,11 +227,11 @@ def dump_yaml(recipe: FileModel) -> str:
 def _check(recipe: Recipe, path: Path) -> None:
     """Refuse what the keys alone cannot tell."""
     if isinstance(recipe, SingleRecipe):
-        if (recipe.kind == "proxy") != (recipe.xdoge is not None):
-            raise RecipeError(f"{path}: kind {recipe.kind!r}; a proxy has a section 'xdoge', a base run has none")
+        if (recipe.kind == "proxy") != (recipe.method is not None):
+            raise RecipeError(f"{path}: kind {recipe.kind!r}; a proxy has a section 'method', a base run has none")
         return
-    if recipe.proxy.xdoge is None or recipe.base.xdoge is not None:
-        raise RecipeError(f"{path}: 'proxy' has a section 'xdoge', 'base' has none")
+    if recipe.proxy.method is None or recipe.base.method is not None:
+        raise RecipeError(f"{path}: 'proxy' has a section 'method', 'base' has none")
     if recipe.base.mixture.weights != LEARNT:
         found = recipe.base.mixture.weights
         raise RecipeError(f"{path}: base.mixture.weights is {found!r}, expected {LEARNT!r}: what the proxy learns")

@@ -1,0 +1,236 @@
+"""A recipe's section `method` becomes the callbacks that learn weights, once all that can be checked has been."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from composer.core import Callback
+from composer.utils import dist
+
+from mixstream.callbacks.online import OnlineWeights, Terms
+from mixstream.callbacks.scores import provider_of
+from mixstream.callbacks.signals import Alignment, Excess, NoSignal, SignalSource, TrainingLosses
+from mixstream.callbacks.weighting import LossWeights
+from mixstream.errors import RecipeError, WeightsError, nearest
+from mixstream.loader import MixtureLoader
+from mixstream.methods.ado import ADO
+from mixstream.methods.bounds import Bounds, repeat_caps
+from mixstream.methods.doremi import DoReMi
+from mixstream.methods.families import family_prior
+from mixstream.methods.odm import ODM
+from mixstream.methods.online import Method
+from mixstream.methods.stages import Stages, present_weights
+from mixstream.methods.temperature import TemperatureAnneal
+from mixstream.methods.xdoge import XDoGE
+from mixstream.mixture.apportion import MAX_BATCH_SIZE
+from mixstream.mixture.budget import repeat_budgets
+from mixstream.mixture.build import build_plan
+from mixstream.mixture.plan import Plan, named
+from mixstream.mixture.simplex import Float64
+from mixstream.runs.methods import (
+    AdoRecipe,
+    DoremiRecipe,
+    OdmRecipe,
+    OnlineRecipe,
+    StageRecipe,
+    TemperatureRecipe,
+    XdogeRecipe,
+)
+from mixstream.streams.catalog import Catalog
+
+
+def first_weights(method: OnlineRecipe, plan: Plan) -> dict[str, float] | None:
+    """Return the weights to plan with, where streams join later: none of theirs; None where none do.
+
+    Raises:
+        RecipeError: no stream is there at first.
+    """
+    if not method.stages:
+        return None
+    presence = _stages(method.stages, plan).presence(0)
+    if not (plan.weights * presence).any():
+        raise RecipeError("method.stages: every stream that has weight joins later; let some be there from the first")
+    return dict(named(present_weights(plan.weights, presence), plan.streams))
+
+
+def plan_probe(method: OnlineRecipe, plan: Plan, catalog: Catalog) -> Plan | None:
+    """Return a uniform plan, the same number of rows of each stream in a batch, for as often as weights are learnt.
+
+    Returns:
+        The plan; None where the method needs no probes.
+    """
+    rows = method.rows_per_stream * len(plan.streams)
+    if not rows:
+        return None
+    probes = method.probes_per_update * (plan.num_batches // method.interval_batches + 1)
+    return build_plan(
+        catalog,
+        weights="uniform",
+        budget_tokens=probes * rows * plan.sequence_length,
+        batch_size=rows,
+        sequence_length=plan.sequence_length,
+        window_samples=plan.window_samples,
+        seed=plan.seed + 1,
+    )
+
+
+def check_method(method: OnlineRecipe, plan: Plan, weight_lag: int) -> None:
+    """Refuse a run that is too short to learn weights, or whose processes cannot share its probes.
+
+    Raises:
+        RecipeError: with the numbers.
+    """
+    first = max(1, -(-method.warmup_batches // method.interval_batches)) * method.interval_batches
+    if first + weight_lag >= plan.num_batches:
+        raise RecipeError(
+            f"the first learnt weights would act at batch {first + weight_lag} (method.warmup_batches, "
+            f"interval_batches and training.weight_lag), but the run has {plan.num_batches} batches; lower them or "
+            f"raise mixture.budget_tokens"
+        )
+    ranks, per_stream = dist.get_world_size(), method.rows_per_stream
+    rows = per_stream * len(plan.streams)
+    if rows > MAX_BATCH_SIZE:
+        raise RecipeError(
+            f"method.sequences_per_stream is {per_stream}, a probe of {len(plan.streams)} streams {rows:,} rows; "
+            f"expected {MAX_BATCH_SIZE:,} at most"
+        )
+    if rows % ranks:
+        raise RecipeError(
+            f"a probe has {per_stream} sequences of {len(plan.streams)} streams, {rows} rows, which {ranks} processes "
+            f"cannot share evenly; change method.sequences_per_stream"
+        )
+
+
+def terms_of(method: OnlineRecipe, plan: Plan, start: Float64) -> Terms:
+    """Return how weights are learnt, apart from the method.
+
+    Args:
+        method: the recipe's section.
+        plan: of the run.
+        start: (K,) first weights, as if all streams were there from the first. A stream of weight 0 is left out, if
+            the mixture has no floor.
+
+    Raises:
+        MixstreamError: floors and caps that leave no mixture; a stream or language that is not there.
+    """
+    is_read = (start > 0) | (plan.floor > 0)
+    floor = plan.floor if method.floor is None else method.floor
+    is_by_language = method.floor_of == "language"
+    return Terms(
+        bounds=Bounds(
+            floor=np.where(is_read, floor, 0.0),
+            cap=np.where(is_read, _caps(method, plan), 0.0),
+            form=method.floor_form,
+            languages=_numbers_of_languages(plan) if is_by_language else None,
+            names=plan.streams,
+        ),
+        start=start,
+        targets=_targets(method, plan, is_read),
+        stages=_stages(method.stages, plan),
+        interval_batches=method.interval_batches,
+        warmup_batches=method.warmup_batches,
+        eta=method.eta if isinstance(method, XdogeRecipe) else None,
+        max_refused=method.max_refused,
+    )
+
+
+def learning_callbacks(
+    method: OnlineRecipe, start: Float64, loader: MixtureLoader, probe: MixtureLoader | None, log: Path
+) -> list[Callback]:
+    """Return the callbacks that learn weights, in the order in which they are to see a batch.
+
+    Args:
+        method: the recipe's section.
+        start: (K,) first weights.
+        loader: of the training.
+        probe: of the probes, if the method needs any.
+        log: path of weights.jsonl.
+    """
+    plan = loader.plan
+    loss_weights = LossWeights(start) if method.apply == "loss" else None
+    learner = OnlineWeights(
+        loader,
+        method.name,
+        method_of(method, plan),
+        signal_of(method, plan, probe),
+        terms_of(method, plan, start),
+        log,
+        loss_weights,
+    )
+    return [learner] if loss_weights is None else [learner, loss_weights]
+
+
+def method_of(method: OnlineRecipe, plan: Plan) -> Method:
+    """Return the method that a recipe names."""
+    if isinstance(method, XdogeRecipe):
+        prior = None if method.families is None else family_prior(method.families, _languages(plan))
+        return XDoGE(
+            mu=method.mu,
+            form=method.form,
+            ema=method.ema,
+            prior=prior,
+            prior_strength=method.prior_strength,
+            saturation=method.saturation,
+        )
+    if isinstance(method, DoremiRecipe):
+        return DoReMi(eta=method.eta, smoothing=method.smoothing)
+    if isinstance(method, OdmRecipe):
+        return ODM()
+    if isinstance(method, AdoRecipe):
+        return ADO(prior=plan.weights)
+    assert isinstance(method, TemperatureRecipe), "the last of them"
+    return TemperatureAnneal(start=method.start, end=method.end)
+
+
+def signal_of(method: OnlineRecipe, plan: Plan, probe: MixtureLoader | None) -> SignalSource:
+    """Return what measures for a method, on batches of `probe` if it needs any."""
+    if isinstance(method, XdogeRecipe):
+        assert probe is not None, "it was planned"
+        return Alignment(probe, provider_of(method.scores), method.probe)
+    if isinstance(method, DoremiRecipe):
+        assert probe is not None, "it was planned"
+        return Excess(probe, reference_model(method.reference, plan))
+    if isinstance(method, TemperatureRecipe):
+        return NoSignal()
+    return TrainingLosses(len(plan.streams))
+
+
+def _targets(method: OnlineRecipe, plan: Plan, is_read: np.ndarray) -> Float64:
+    asked = method.targets if isinstance(method, XdogeRecipe) else None
+    if asked is None:
+        return is_read.astype(np.float64)
+    return _named(asked, plan, "method.targets").astype(np.float64)
+
+
+def _named(names: tuple[str, ...], plan: Plan, where: str) -> np.ndarray:
+    """Return which of a plan's streams are named, (K,)."""
+    unknown = [name for name in names if name not in plan.streams]
+    if unknown:
+        raise RecipeError(f"{where} names {unknown[0]!r}, which is no stream{nearest(unknown[0], plan.streams)}")
+    return np.isin(plan.streams, names)
+
+
+def _stages(stages: tuple[StageRecipe, ...], plan: Plan) -> Stages:
+    joins, ramps = np.zeros(len(plan.streams)), np.zeros(len(plan.streams))
+    for stage in stages:
+        named_here = _named(stage.streams, plan, "method.stages")
+        joins[named_here], ramps[named_here] = stage.at, stage.ramp
+    return Stages(np.rint(joins * plan.num_batches), np.rint(ramps * plan.num_batches))
+
+
+def _caps(method: OnlineRecipe, plan: Plan) -> Float64:
+    caps = method.caps
+    if caps is None:
+        return np.ones(len(plan.streams))
+    budgets = repeat_budgets(caps.max_repeats, plan.streams)
+    limits = np.array([np.inf if budget is None else budget for budget in budgets])
+    return repeat_caps(limits, plan.sizes * plan.sequence_length * caps.size, caps.budget_tokens)
+
+
+def _languages(plan: Plan) -> list[str]:
+    return [entry.language or entry.name for entry in plan.entries]
+
+
+def _numbers_of_languages(plan: Plan) -> np.ndarray:
+    return np.unique(_languages(plan), return_inverse=True)[1]
