@@ -7,13 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mixstream.formats import FileModel
-from mixstream.streams.manifest import MAX_COUNT
-
-PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
-NaturalInt = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NaturalFloat = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from mixstream.runs.sections import NaturalFloat, NaturalInt, PositiveFloat, PositiveInt, Share
 
 
 class CapsRecipe(FileModel):

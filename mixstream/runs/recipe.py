@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from mixstream.errors import RecipeError, nearest
 from mixstream.formats import FileModel, load_yaml, parse
 from mixstream.mixture.build import WINDOW_SAMPLES
 from mixstream.mixture.schedule import Change
-from mixstream.runs.methods import MethodRecipe, NaturalInt, PositiveFloat, PositiveInt, Share
-from mixstream.streams.cache.limit import check_cache_dir, limit_bytes
+from mixstream.runs.methods import MethodRecipe
+from mixstream.runs.sections import ModelRecipe, NaturalInt, PositiveFloat, PositiveInt, Share, TrainingRecipe
 
-ModelSize = Annotated[int, Field(gt=0, le=1 << 20)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]  # a folder beside weights.json and report.html
 
 LEARNT = "proxy"  # the weights of a chain's base run: those that its proxy learnt
@@ -36,78 +35,6 @@ class MixtureRecipe(FileModel):
     token_column: str | None = None
 
 
-class ModelRecipe(FileModel):
-    """A Llama of `transformers`; its vocabulary is the streams', its context their sequence length."""
-
-    hidden_size: ModelSize
-    intermediate_size: ModelSize
-    num_layers: ModelSize
-    num_heads: ModelSize
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> ModelRecipe:
-        if self.hidden_size % (2 * self.num_heads):
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of 2 x num_heads ({self.num_heads})")
-        return self
-
-
-class TrainingRecipe(FileModel):
-    """How the model is trained: AdamW, linear warm-up, cosine decay, gradients clipped by norm.
-
-    Attributes:
-        final_learning_rate: share of the learning rate at the run's end.
-        microbatch_size: rows of a forward pass on each rank.
-        checkpoint_batches: batches between checkpoints.
-        log_batches: batches between the lines of exposure.
-        heldout_batches: batches between measurements on the held-out splits; None: at the end only.
-        heldout_samples: rows of each held-out split to measure on; None: all.
-        weight_lag: batches between new weights and the batch at which they act.
-        cache_dir: folder of this machine for the raw files of shards that are compressed or in an object store; None:
-            there are none.
-        cache_limit: bytes that it may hold, as a number or a text such as ``200 GB``; None: as many as the disk.
-        verify_hashes: whether each shard is compared with the hash that index.json notes.
-    """
-
-    learning_rate: PositiveFloat
-    final_learning_rate: Share = 0.1
-    warmup_batches: NaturalInt = 0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    max_grad_norm: PositiveFloat = 1.0
-    microbatch_size: PositiveInt
-    checkpoint_batches: PositiveInt
-    log_batches: PositiveInt = 10
-    heldout_batches: PositiveInt | None = None
-    heldout_samples: PositiveInt | None = None
-    weight_lag: NaturalInt = 8
-    num_workers: NaturalInt = 0
-    cache_dir: str | None = None
-    cache_limit: int | str | None = None
-    verify_hashes: bool = False
-    device: Literal["cpu", "gpu"] = "cpu"
-    precision: Literal["fp32", "amp_bf16"] = "fp32"
-
-    @field_validator("cache_dir")
-    @classmethod
-    def _is_of_this_machine(cls, value: str | None) -> str | None:
-        if value is not None:
-            check_cache_dir(value)
-        return value
-
-    @field_validator("cache_limit")
-    @classmethod
-    def _is_a_size(cls, value: int | str | None) -> int | str | None:
-        limit_bytes(value)
-        return value
-
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> TrainingRecipe:
-        if self.cache_limit is not None and self.cache_dir is None:
-            raise ValueError(f"cache_limit {self.cache_limit} limits nothing without a cache_dir; give both")
-        if self.precision == "amp_bf16" and self.device == "cpu":
-            raise ValueError("precision amp_bf16 needs device gpu; use fp32")
-        if self.num_workers > self.weight_lag:
-            raise ValueError(f"num_workers {self.num_workers} read ahead beyond weight_lag {self.weight_lag}")
-        return self
 
 
 class RunRecipe(FileModel):

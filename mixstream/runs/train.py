@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from composer.algorithms import GradientClipping
 from composer.core import Callback, Event
 from composer.optim import CosineAnnealingWithWarmupScheduler
 from composer.utils import dist, get_device
+from composer.utils.parallelism import FSDP2Config
 
 from mixstream.callbacks.exposure import Exposure
 from mixstream.callbacks.heldout import Heldout, HeldoutLoss, by_language
@@ -31,8 +33,11 @@ from mixstream.runs.cache import CacheNeeds, cache_needs, open_store
 from mixstream.runs.folder import CHECKPOINT_NAME, Loss, Result, RunFolder
 from mixstream.runs.learning import check_method, first_weights, learning_callbacks, method_of, plan_probe, terms_of
 from mixstream.runs.migrate import migrate_run
-from mixstream.runs.model import build_model
+from mixstream.runs.model import build_model, check_model
+from mixstream.runs.pretrained import tokenizer_files
 from mixstream.runs.recipe import MixtureRecipe, RunRecipe
+from mixstream.runs.saving import save_model
+from mixstream.runs.sections import FsdpRecipe
 from mixstream.streams.catalog import Catalog
 from mixstream.streams.place import find_place
 
@@ -118,6 +123,7 @@ def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> Planned:
     _check_layouts(plan, catalog)
     _check_lengths(recipe, plan)
     _check_device(recipe)
+    check_model(recipe.model, plan)
     if method is not None:
         terms_of(method, plan, start)
         method_of(method, plan)
@@ -168,6 +174,11 @@ def _check_lengths(recipe: RunRecipe, plan: Plan) -> None:
 def _check_device(recipe: RunRecipe) -> None:
     if recipe.training.device == "gpu" and not torch.cuda.is_available():
         raise RecipeError("training.device is 'gpu', but torch finds none; use 'cpu'")
+    if recipe.training.fsdp is not None and dist.get_world_size() == 1:
+        raise RecipeError(
+            "training.fsdp shards the model over processes, but there is one; start several (composer -n 8 "
+            "recipes/train.py RECIPE), or leave it out"
+        )
 
 
 def train(run: Run) -> Result:
@@ -242,6 +253,7 @@ def _train_on(run: Run, loader: MixtureLoader, callbacks: list[Callback], is_fir
         else:  # cut after its last checkpoint, before its result was written
             for event in (Event.FIT_START, Event.FIT_END):
                 trainer.engine.run_event(event)
+        _save_model(trainer, run)
     finally:
         trainer.close()  # type: ignore[no-untyped-call]
     return int(trainer.state.timestamp.sample)
@@ -276,6 +288,14 @@ def _fit(trainer: Trainer, folder: RunFolder) -> None:
             f"{folder.checkpoints}: a checkpoint could not be written (the disk may be full); make room, and the "
             f"same command goes on from the one before"
         ) from None
+
+
+def _save_model(trainer: Trainer, run: Run) -> None:
+    assert run.plan.tokenizer is not None, "the model's vocabulary is from it"
+    pretrained = run.recipe.model.pretrained
+    save_model(
+        trainer.state, run.folder.model, run.plan.tokenizer, tokenizer_files(pretrained) if pretrained else ()
+    )
 
 
 def _share_cores() -> None:
@@ -326,6 +346,8 @@ def _build_trainer(run: Run, loader: MixtureLoader, callbacks: list[Callback], c
         loggers=[RunLog(run.folder.metrics)],
         device=training.device,
         precision=training.precision,
+        parallelism_config={"fsdp": _fsdp(training.fsdp)} if training.fsdp else None,
+        compile_config={} if training.compile else None,
         device_train_microbatch_size=min(training.microbatch_size, run.plan.batch_size // dist.get_world_size()),
         seed=run.recipe.seed,
         run_name=run.folder.path.name,
@@ -338,6 +360,12 @@ def _build_trainer(run: Run, loader: MixtureLoader, callbacks: list[Callback], c
         load_path=str(checkpoint) if checkpoint else None,
         progress_bar=True,
     )
+
+
+def _fsdp(recipe: FsdpRecipe) -> FSDP2Config:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "FSDP2 Config/APIs are experimental")
+        return FSDP2Config(**recipe.model_dump())
 
 
 def _result(run: Run, batches: int, samples: int, losses: dict[str, HeldoutLoss], seconds: float) -> Result:
