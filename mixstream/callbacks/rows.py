@@ -67,7 +67,10 @@ def microbatches(batch: Batch, state: State) -> Iterator[Batch]:
     size = state.device_train_microbatch_size
     rows = len(batch["stream"])
     for start in range(0, rows, int(size) if isinstance(size, int | float) else max(1, rows)):
-        yield {key: column[start : start + int(size)] if isinstance(size, int | float) else column for key, column in batch.items()}
+        yield {
+            key: column[start : start + int(size)] if isinstance(size, int | float) else column
+            for key, column in batch.items()
+        }
 
 
 def sum_by_source(values: torch.Tensor, source: torch.Tensor, num_sources: int) -> torch.Tensor:

@@ -17,8 +17,6 @@ from mixstream.callbacks.rows import (
     measuring,
     microbatches,
     over_ranks,
-    own_model,
-    row_losses,
     sum_by_source,
 )
 from mixstream.callbacks.scores import ScoreProvider

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from composer.core import Callback
 from composer.utils import dist
 
@@ -12,7 +13,7 @@ from mixstream.callbacks.online import OnlineWeights, Terms
 from mixstream.callbacks.scores import provider_of
 from mixstream.callbacks.signals import Alignment, Excess, NoSignal, SignalSource, TrainingLosses
 from mixstream.callbacks.weighting import LossWeights
-from mixstream.errors import RecipeError, WeightsError, nearest
+from mixstream.errors import RecipeError, nearest
 from mixstream.loader import MixtureLoader
 from mixstream.methods.ado import ADO
 from mixstream.methods.bounds import Bounds, repeat_caps
@@ -31,16 +32,21 @@ from mixstream.mixture.simplex import Float64
 from mixstream.runs.methods import (
     AdoRecipe,
     DoremiRecipe,
+    MethodRecipe,
     OdmRecipe,
-    OnlineRecipe,
     StageRecipe,
     TemperatureRecipe,
     XdogeRecipe,
 )
+from mixstream.runs.model import CausalLM
+from mixstream.runs.pretrained import check_pretrained, load_pretrained
 from mixstream.streams.catalog import Catalog
+from mixstream.streams.manifest import TokenizerInfo
+
+Bools = npt.NDArray[np.bool_]
 
 
-def first_weights(method: OnlineRecipe, plan: Plan) -> dict[str, float] | None:
+def first_weights(method: MethodRecipe, plan: Plan) -> dict[str, float] | None:
     """Return the weights to plan with, where streams join later: none of theirs; None where none do.
 
     Raises:
@@ -54,7 +60,7 @@ def first_weights(method: OnlineRecipe, plan: Plan) -> dict[str, float] | None:
     return dict(named(present_weights(plan.weights, presence), plan.streams))
 
 
-def plan_probe(method: OnlineRecipe, plan: Plan, catalog: Catalog) -> Plan | None:
+def plan_probe(method: MethodRecipe, plan: Plan, catalog: Catalog) -> Plan | None:
     """Return a uniform plan, the same number of rows of each stream in a batch, for as often as weights are learnt.
 
     Returns:
@@ -75,7 +81,7 @@ def plan_probe(method: OnlineRecipe, plan: Plan, catalog: Catalog) -> Plan | Non
     )
 
 
-def check_method(method: OnlineRecipe, plan: Plan, weight_lag: int) -> None:
+def check_method(method: MethodRecipe, plan: Plan, weight_lag: int) -> None:
     """Refuse a run that is too short to learn weights, or whose processes cannot share its probes.
 
     Raises:
@@ -102,7 +108,7 @@ def check_method(method: OnlineRecipe, plan: Plan, weight_lag: int) -> None:
         )
 
 
-def terms_of(method: OnlineRecipe, plan: Plan, start: Float64) -> Terms:
+def terms_of(method: MethodRecipe, plan: Plan, start: Float64) -> Terms:
     """Return how weights are learnt, apart from the method.
 
     Args:
@@ -115,16 +121,8 @@ def terms_of(method: OnlineRecipe, plan: Plan, start: Float64) -> Terms:
         MixstreamError: floors and caps that leave no mixture; a stream or language that is not there.
     """
     is_read = (start > 0) | (plan.floor > 0)
-    floor = plan.floor if method.floor is None else method.floor
-    is_by_language = method.floor_of == "language"
     return Terms(
-        bounds=Bounds(
-            floor=np.where(is_read, floor, 0.0),
-            cap=np.where(is_read, _caps(method, plan), 0.0),
-            form=method.floor_form,
-            languages=_numbers_of_languages(plan) if is_by_language else None,
-            names=plan.streams,
-        ),
+        bounds=_bounds(method, plan, is_read),
         start=start,
         targets=_targets(method, plan, is_read),
         stages=_stages(method.stages, plan),
@@ -135,8 +133,16 @@ def terms_of(method: OnlineRecipe, plan: Plan, start: Float64) -> Terms:
     )
 
 
+def _bounds(method: MethodRecipe, plan: Plan, is_read: Bools) -> Bounds:
+    floor = plan.floor if method.floor is None else method.floor
+    numbers = np.unique(languages_of(plan), return_inverse=True)[1] if method.floor_of == "language" else None
+    has_floor = is_read if numbers is None else np.bincount(numbers, is_read) > 0
+    cap = np.where(is_read, _caps(method, plan), 0.0)
+    return Bounds(np.where(has_floor, floor, 0.0), cap, method.floor_form, numbers, plan.streams)
+
+
 def learning_callbacks(
-    method: OnlineRecipe, start: Float64, loader: MixtureLoader, probe: MixtureLoader | None, log: Path
+    method: MethodRecipe, start: Float64, loader: MixtureLoader, probe: MixtureLoader | None, log: Path
 ) -> list[Callback]:
     """Return the callbacks that learn weights, in the order in which they are to see a batch.
 
@@ -161,10 +167,10 @@ def learning_callbacks(
     return [learner] if loss_weights is None else [learner, loss_weights]
 
 
-def method_of(method: OnlineRecipe, plan: Plan) -> Method:
+def method_of(method: MethodRecipe, plan: Plan) -> Method:
     """Return the method that a recipe names."""
     if isinstance(method, XdogeRecipe):
-        prior = None if method.families is None else family_prior(method.families, _languages(plan))
+        prior = None if method.families is None else family_prior(method.families, languages_of(plan))
         return XDoGE(
             mu=method.mu,
             form=method.form,
@@ -178,32 +184,32 @@ def method_of(method: OnlineRecipe, plan: Plan) -> Method:
     if isinstance(method, OdmRecipe):
         return ODM()
     if isinstance(method, AdoRecipe):
-        return ADO(prior=plan.weights)
+        return ADO()
     assert isinstance(method, TemperatureRecipe), "the last of them"
     return TemperatureAnneal(start=method.start, end=method.end)
 
 
-def signal_of(method: OnlineRecipe, plan: Plan, probe: MixtureLoader | None) -> SignalSource:
+def signal_of(method: MethodRecipe, plan: Plan, probe: MixtureLoader | None) -> SignalSource:
     """Return what measures for a method, on batches of `probe` if it needs any."""
     if isinstance(method, XdogeRecipe):
         assert probe is not None, "it was planned"
         return Alignment(probe, provider_of(method.scores), method.probe)
     if isinstance(method, DoremiRecipe):
         assert probe is not None, "it was planned"
-        return Excess(probe, reference_model(method.reference, plan))
+        return Excess(probe, CausalLM(load_pretrained(_reference(method.reference))))
     if isinstance(method, TemperatureRecipe):
         return NoSignal()
     return TrainingLosses(len(plan.streams))
 
 
-def _targets(method: OnlineRecipe, plan: Plan, is_read: np.ndarray) -> Float64:
+def _targets(method: MethodRecipe, plan: Plan, is_read: Bools) -> Float64:
     asked = method.targets if isinstance(method, XdogeRecipe) else None
     if asked is None:
         return is_read.astype(np.float64)
     return _named(asked, plan, "method.targets").astype(np.float64)
 
 
-def _named(names: tuple[str, ...], plan: Plan, where: str) -> np.ndarray:
+def _named(names: tuple[str, ...], plan: Plan, where: str) -> Bools:
     """Return which of a plan's streams are named, (K,)."""
     unknown = [name for name in names if name not in plan.streams]
     if unknown:
@@ -219,7 +225,7 @@ def _stages(stages: tuple[StageRecipe, ...], plan: Plan) -> Stages:
     return Stages(np.rint(joins * plan.num_batches), np.rint(ramps * plan.num_batches))
 
 
-def _caps(method: OnlineRecipe, plan: Plan) -> Float64:
+def _caps(method: MethodRecipe, plan: Plan) -> Float64:
     caps = method.caps
     if caps is None:
         return np.ones(len(plan.streams))
@@ -228,9 +234,22 @@ def _caps(method: OnlineRecipe, plan: Plan) -> Float64:
     return repeat_caps(limits, plan.sizes * plan.sequence_length * caps.size, caps.budget_tokens)
 
 
-def _languages(plan: Plan) -> list[str]:
+def languages_of(plan: Plan) -> list[str]:
+    """Return each stream's language; its name, where it does not say one."""
     return [entry.language or entry.name for entry in plan.entries]
 
 
-def _numbers_of_languages(plan: Plan) -> np.ndarray:
-    return np.unique(_languages(plan), return_inverse=True)[1]
+def _reference(name: str) -> str:
+    """Return the checkpoint that a run left, or the one that is named."""
+    left = Path(name) / "model"
+    return str(left) if left.is_dir() else name
+
+
+def check_reference(method: MethodRecipe, plan: Plan, tokenizer: TokenizerInfo) -> None:
+    """Refuse a reference model that cannot judge the plan's tokens.
+
+    Raises:
+        RecipeError: it is not there, or has learnt other tokens.
+    """
+    if isinstance(method, DoremiRecipe):
+        check_pretrained(_reference(method.reference), plan, tokenizer)

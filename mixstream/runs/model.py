@@ -13,7 +13,9 @@ from composer.models import HuggingFaceModel
 
 from mixstream.errors import StreamError
 from mixstream.mixture.plan import Plan
+from mixstream.runs.pretrained import check_pretrained, load_pretrained
 from mixstream.runs.sections import ModelRecipe
+from mixstream.streams.manifest import TokenizerInfo
 
 # It warns that no tokenizer is saved with the model: the streams' manifest names it.
 logging.getLogger("composer.models.huggingface").setLevel(logging.ERROR)

@@ -13,7 +13,7 @@ from mixstream.formats import FileModel, load_yaml, parse
 from mixstream.mixture.build import WINDOW_SAMPLES
 from mixstream.mixture.schedule import Change
 from mixstream.runs.methods import MethodRecipe
-from mixstream.runs.sections import ModelRecipe, NaturalInt, PositiveFloat, PositiveInt, Share, TrainingRecipe
+from mixstream.runs.sections import ModelRecipe, PositiveFloat, PositiveInt, Share, TrainingRecipe
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]  # a folder beside weights.json and report.html
 
@@ -33,8 +33,6 @@ class MixtureRecipe(FileModel):
     sequence_length: Annotated[int, Field(ge=2)] | None = None  # of one token nothing can be learnt
     schedule: tuple[Change, ...] = ()
     token_column: str | None = None
-
-
 
 
 class RunRecipe(FileModel):

@@ -67,9 +67,7 @@ def _write(model: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
 def _with_ties(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the weights such that those that are one in the model are one here: they are written once."""
     first: dict[int, str] = {}
-    one = {
-        name: first.setdefault(id(weight), name) for name, weight in model.named_parameters(remove_duplicate=False)
-    }
+    one = {name: first.setdefault(id(weight), name) for name, weight in model.named_parameters(remove_duplicate=False)}
     return {name: weights[one.get(name, name)] for name in weights}
 
 

@@ -31,7 +31,15 @@ from mixstream.mixture.plan import Plan
 from mixstream.mixture.simplex import Float64
 from mixstream.runs.cache import CacheNeeds, cache_needs, open_store
 from mixstream.runs.folder import CHECKPOINT_NAME, Loss, Result, RunFolder
-from mixstream.runs.learning import check_method, first_weights, learning_callbacks, method_of, plan_probe, terms_of
+from mixstream.runs.learning import (
+    check_method,
+    check_reference,
+    first_weights,
+    learning_callbacks,
+    method_of,
+    plan_probe,
+    terms_of,
+)
 from mixstream.runs.migrate import migrate_run
 from mixstream.runs.model import build_model, check_model
 from mixstream.runs.pretrained import tokenizer_files
@@ -123,8 +131,9 @@ def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> Planned:
     _check_layouts(plan, catalog)
     _check_lengths(recipe, plan)
     _check_device(recipe)
-    check_model(recipe.model, plan)
+    tokenizer = check_model(recipe.model, plan)
     if method is not None:
+        check_reference(method, plan, tokenizer)
         terms_of(method, plan, start)
         method_of(method, plan)
         probe = plan_probe(method, plan, catalog)
@@ -293,9 +302,7 @@ def _fit(trainer: Trainer, folder: RunFolder) -> None:
 def _save_model(trainer: Trainer, run: Run) -> None:
     assert run.plan.tokenizer is not None, "the model's vocabulary is from it"
     pretrained = run.recipe.model.pretrained
-    save_model(
-        trainer.state, run.folder.model, run.plan.tokenizer, tokenizer_files(pretrained) if pretrained else ()
-    )
+    save_model(trainer.state, run.folder.model, run.plan.tokenizer, tokenizer_files(pretrained) if pretrained else ())
 
 
 def _share_cores() -> None:

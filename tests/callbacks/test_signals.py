@@ -33,9 +33,7 @@ def plan(catalog):
 @pytest.fixture
 def state(plan):
     model = build_model(MODEL, plan, seed=1)
-    return State(
-        model=model, rank_zero_seed=1, run_name="test", device=DeviceCPU(), device_train_microbatch_size=7
-    )
+    return State(model=model, rank_zero_seed=1, run_name="test", device=DeviceCPU(), device_train_microbatch_size=7)
 
 
 def probes(plan):
@@ -54,8 +52,12 @@ def test_excess_is_of_tokens_and_never_negative(state, plan):
     for source in range(5):
         own = batch["stream"] == source
         assert measured.losses[source] == pytest.approx(losses[0][own].mean().item(), rel=1e-5)
-        assert measured.signal[source] == pytest.approx((losses[0] - losses[1])[own].clamp(min=0).mean().item(), rel=1e-5)
-    assert (measured.signal > (measured.losses - [losses[1][batch["stream"] == i].mean().item() for i in range(5)])).all()
+        assert measured.signal[source] == pytest.approx(
+            (losses[0] - losses[1])[own].clamp(min=0).mean().item(), rel=1e-5
+        )
+    assert (
+        measured.signal > (measured.losses - [losses[1][batch["stream"] == i].mean().item() for i in range(5)])
+    ).all()
 
 
 def test_a_model_that_does_not_tell_the_loss_of_tokens_is_refused(plan):
