@@ -284,8 +284,8 @@ class OnlineWeights(Callback):
             batch=batch,
             at_batch=at_batch,
             weights=dict(named(self._acting, self._loader.plan.streams)),
-            scores=self._told(measured and measured.signal),
-            probe_losses=self._told(measured and measured.losses),
+            scores=self._told(None if measured is None else measured.signal),
+            probe_losses=self._told(None if measured is None else measured.losses),
             eta=eta,
             refused=refused,
         )

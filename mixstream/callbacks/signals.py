@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -151,7 +151,7 @@ class Alignment(_Probing):
     as cross-fitting is, with half the rows for each side.
     """
 
-    signal = "alignment"
+    signal: Signal | None = "alignment"
 
     def __init__(self, probe: MixtureLoader, provider: ScoreProvider, probes: Probes) -> None:
         """Measure by `provider` on batches of `probe`."""
@@ -162,6 +162,7 @@ class Alignment(_Probing):
     def measure(self, state: State, targets: Float64) -> Measured:
         """Return the scores W of all sources."""
         batch = self.next_probe()
+        pairs: list[tuple[Batch, Batch | None]]
         if self._probes == "half_split":
             first, second = halves(batch, len(targets))
             pairs = [(second, first), (first, second)]
@@ -202,7 +203,7 @@ class Excess(_Probing):
     that no source is missing, and at updates only.
     """
 
-    signal = "excess"
+    signal: Signal | None = "excess"
 
     def __init__(self, probe: MixtureLoader, reference: ComposerModel) -> None:
         """Compare with `reference`, a model over the same tokens."""
@@ -235,20 +236,20 @@ def token_losses(model: ComposerModel, batch: Batch) -> torch.Tensor:
         ScoreError: the model does not tell them.
     """
     tell = getattr(model, "token_losses", None)
-    losses = tell(model(batch), batch) if tell is not None else None
-    if not isinstance(losses, torch.Tensor) or losses.dim() != 2 or len(losses) != len(batch["stream"]):
-        found = "no method token_losses" if tell is None else f"token_losses of shape {tuple(losses.shape)}"
+    losses = None if tell is None else tell(model(batch), batch)
+    if losses is None or losses.dim() != 2 or len(losses) != len(batch["stream"]):
+        found = "no method token_losses" if losses is None else f"token_losses of shape {tuple(losses.shape)}"
         raise ScoreError(
             f"{type(model).__name__} has {found}, and the excess loss is one of tokens: give it "
             f"token_losses(outputs, batch), which returns (rows, tokens) (mixstream.runs.model.CausalLM has it)"
         )
-    return losses
+    return cast(torch.Tensor, losses)
 
 
 class TrainingLosses(NoSignal):
     """The mean training loss of each source since the last update; costs one reduction of 2K numbers a batch."""
 
-    signal = "losses"
+    signal: Signal | None = "losses"
 
     def __init__(self, num_sources: int) -> None:
         """Tell the losses of `num_sources` sources."""

@@ -30,11 +30,12 @@ def row_factors(weights: Float64, counts: Float64) -> Float64:
     Source: DoReMi (arXiv 2305.10429), the authors' code: its importance correction and normaliser.
     """
     present = counts > 0
-    total = weights[present].sum()
-    if total <= 0:
+    there = np.where(present, weights, 0.0)
+    if not there.any():
         return present.astype(np.float64)
+    relative = there / there.max()  # so that tiny weights do not overflow
     shares = counts / counts.sum()
-    return np.divide(weights / total, shares, out=np.zeros_like(weights), where=present)
+    return np.divide(relative / relative.sum(), shares, out=np.zeros_like(weights), where=present)
 
 
 class LossWeights(Callback):

@@ -21,7 +21,7 @@ from mixstream.methods.doremi import DoReMi
 from mixstream.methods.families import family_prior
 from mixstream.methods.odm import ODM
 from mixstream.methods.online import Method
-from mixstream.methods.stages import Stages, present_weights
+from mixstream.methods.stages import Join, Stages, present_weights
 from mixstream.methods.temperature import TemperatureAnneal
 from mixstream.methods.xdoge import XDoGE
 from mixstream.mixture.apportion import MAX_BATCH_SIZE
@@ -50,13 +50,11 @@ def first_weights(method: MethodRecipe, plan: Plan) -> dict[str, float] | None:
     """Return the weights to plan with, where streams join later: none of theirs; None where none do.
 
     Raises:
-        RecipeError: no stream is there at first.
+        MixtureError: stages that cannot be, or no stream with weight is there at first.
     """
     if not method.stages:
         return None
     presence = _stages(method.stages, plan).presence(0)
-    if not (plan.weights * presence).any():
-        raise RecipeError("method.stages: every stream that has weight joins later; let some be there from the first")
     return dict(named(present_weights(plan.weights, presence), plan.streams))
 
 
@@ -121,11 +119,14 @@ def terms_of(method: MethodRecipe, plan: Plan, start: Float64) -> Terms:
         MixstreamError: floors and caps that leave no mixture; a stream or language that is not there.
     """
     is_read = (start > 0) | (plan.floor > 0)
+    bounds, stages = _bounds(method, plan, is_read), _stages(method.stages, plan)
+    for batch in stages.first_batches if method.stages else ():
+        bounds.present(stages.presence(batch))
     return Terms(
-        bounds=_bounds(method, plan, is_read),
+        bounds=bounds,
         start=start,
         targets=_targets(method, plan, is_read),
-        stages=_stages(method.stages, plan),
+        stages=stages,
         interval_batches=method.interval_batches,
         warmup_batches=method.warmup_batches,
         eta=method.eta if isinstance(method, XdogeRecipe) else None,
@@ -206,23 +207,16 @@ def _targets(method: MethodRecipe, plan: Plan, is_read: Bools) -> Float64:
     asked = method.targets if isinstance(method, XdogeRecipe) else None
     if asked is None:
         return is_read.astype(np.float64)
-    return _named(asked, plan, "method.targets").astype(np.float64)
-
-
-def _named(names: tuple[str, ...], plan: Plan, where: str) -> Bools:
-    """Return which of a plan's streams are named, (K,)."""
-    unknown = [name for name in names if name not in plan.streams]
+    unknown = [name for name in asked if name not in plan.streams]
     if unknown:
-        raise RecipeError(f"{where} names {unknown[0]!r}, which is no stream{nearest(unknown[0], plan.streams)}")
-    return np.isin(plan.streams, names)
+        raise RecipeError(f"method.targets names {unknown[0]!r}, which is no stream{nearest(unknown[0], plan.streams)}")
+    return np.isin(plan.streams, asked).astype(np.float64)
 
 
 def _stages(stages: tuple[StageRecipe, ...], plan: Plan) -> Stages:
-    joins, ramps = np.zeros(len(plan.streams)), np.zeros(len(plan.streams))
-    for stage in stages:
-        named_here = _named(stage.streams, plan, "method.stages")
-        joins[named_here], ramps[named_here] = stage.at, stage.ramp
-    return Stages(np.rint(joins * plan.num_batches), np.rint(ramps * plan.num_batches))
+    batches = plan.num_batches
+    joins = (Join(stage.streams, round(stage.at * batches), round(stage.ramp * batches)) for stage in stages)
+    return Stages(plan.streams, tuple(joins))
 
 
 def _caps(method: MethodRecipe, plan: Plan) -> Float64:

@@ -44,13 +44,6 @@ class RunRecipe(FileModel):
     training: TrainingRecipe
     method: MethodRecipe | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _speaks_of_methods(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "xdoge" in data:
-            raise ValueError("the section 'xdoge' is now 'method', with the key name: xdoge")
-        return data
-
     @model_validator(mode="after")
     def _weights_come_from_one_place(self) -> RunRecipe:
         if self.method is not None and self.mixture.schedule:
@@ -134,6 +127,8 @@ def load_recipe(
     content |= {key: str(place) for key, place in places.items() if place is not None}
     cache = {"cache_dir": None if cache_dir is None else str(cache_dir), "cache_limit": cache_limit}
     for run in (content, content.get("proxy"), content.get("base")):
+        if isinstance(run, dict) and "xdoge" in run:
+            raise RecipeError(f"{path}: the section 'xdoge' is now 'method', with the key name: xdoge; rename it")
         training = run.get("training") if isinstance(run, dict) else None
         if isinstance(training, dict):
             training |= {key: value for key, value in cache.items() if value is not None}

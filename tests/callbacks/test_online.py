@@ -17,7 +17,7 @@ from mixstream.errors import ScoreError, StateError, WeightsError
 from mixstream.loader import MixtureLoader
 from mixstream.methods.bounds import Bounds
 from mixstream.methods.history import read_history
-from mixstream.methods.stages import Stages
+from mixstream.methods.stages import Join, Stages
 from mixstream.methods.temperature import TemperatureAnneal
 from mixstream.methods.xdoge import XDoGE
 from mixstream.runs.model import build_model
@@ -26,6 +26,7 @@ from mixstream.runs.recipe import ModelRecipe
 MODEL = ModelRecipe(hidden_size=16, intermediate_size=24, num_layers=1, num_heads=2)
 UNIFORM = np.full(5, 0.2)
 NAN = float("nan")
+NAMES = tuple("abcde")
 
 
 class Scores(NoSignal):
@@ -45,7 +46,7 @@ class Scores(NoSignal):
 
 @pytest.fixture
 def plan(catalog):
-    return build_plan(catalog, "uniform", 24 * 10 * 30, 10, seed=3)  # 30 batches
+    return build_plan(catalog, "uniform", 8 * 10 * 30, 10, seed=3)  # 30 batches
 
 
 def terms(**changes):
@@ -53,7 +54,7 @@ def terms(**changes):
         "bounds": Bounds(0.05, np.ones(5)),
         "start": UNIFORM,
         "targets": np.ones(5),
-        "stages": Stages(np.zeros(5), np.zeros(5)),
+        "stages": Stages(NAMES),
         "interval_batches": 5,
         "eta": 0.1,
     }
@@ -143,14 +144,16 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(plan, tmp_path, in_los
         checkpoint = str(tmp_path / "cut" / "checkpoints" / "ba14.pt")
     fit(plan, tmp_path / "cut", Scores(signal), method(), loss_weights=weights(), load=checkpoint)
     assert (tmp_path / "cut" / "weights.jsonl").read_text() == (tmp_path / "whole" / "weights.jsonl").read_text()
-    ends = [torch.load(tmp_path / one / "checkpoints" / "ba28.pt", weights_only=False)["state"] for one in ("whole", "cut")]
+    ends = [
+        torch.load(tmp_path / one / "checkpoints" / "ba28.pt", weights_only=False)["state"] for one in ("whole", "cut")
+    ]
     assert ends[0]["callbacks"]["OnlineWeights"] == ends[1]["callbacks"]["OnlineWeights"]
     assert all(torch.equal(value, ends[1]["model"][name]) for name, value in ends[0]["model"].items())
 
 
 def test_streams_that_join_later_are_read_from_then_on(plan, tmp_path):
     """Stream 4 joins at batch 10 and is wholly there at 20; its share among the learnt weights waits for it."""
-    joining = Stages(np.array([0, 0, 0, 0, 10]), np.array([0, 0, 0, 0, 10]))
+    joining = Stages(plan.streams, (Join(plan.streams[4:], 10, 10),))
     signal = Scores({at: [1.0, 0, 0, 0, 99] for at in (5,)})
     fit(plan, tmp_path, signal, stages=joining, lag=0)
     at = {line.batch: list(line.weights.values()) for line in read_history(tmp_path / "weights.jsonl")}
@@ -165,7 +168,7 @@ def test_streams_that_join_later_are_read_from_then_on(plan, tmp_path):
 
 
 def test_stages_act_before_anything_is_learnt(plan, tmp_path):
-    joining = Stages(np.array([0, 0, 0, 0, 5]), np.zeros(5))
+    joining = Stages(plan.streams, (Join(plan.streams[4:], 5),))
     fit(plan, tmp_path, Scores(), stages=joining, warmup_batches=20)
     lines = read_history(tmp_path / "weights.jsonl")
     assert [line.batch for line in lines] == [0, 5, 20, 25]
