@@ -9,7 +9,7 @@ import numpy as np
 
 from mixstream.errors import FormatError
 from mixstream.formats import FileModel, parse, parse_json
-from mixstream.methods.xdoge import average_weights
+from mixstream.methods.averaging import average_weights
 from mixstream.mixture.plan import named
 from mixstream.mixture.weights import Weight
 from mixstream.streams.manifest import Count
