@@ -62,6 +62,8 @@ def _write(model: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__.removeprefix("FSDP")]  # FSDP gives it a class of its own
     config.save_pretrained(folder)
+    for path in folder.glob("*.safetensors"):
+        shutil.copymode(folder / "config.json", path)  # it is written for its owner alone
 
 
 def _with_ties(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
