@@ -11,6 +11,7 @@ import torch
 from composer.core import State
 from composer.models import ComposerModel
 
+from mixstream.callbacks.probes import ScoreProvider
 from mixstream.callbacks.rows import (
     Batch,
     check_rows,
@@ -19,7 +20,6 @@ from mixstream.callbacks.rows import (
     over_ranks,
     sum_by_source,
 )
-from mixstream.callbacks.scores import ScoreProvider
 from mixstream.errors import ScoreError
 from mixstream.loader import MixtureLoader
 from mixstream.methods.online import Signal
