@@ -121,9 +121,7 @@ def test_a_loss_that_draws_random_numbers_draws_the_same_in_every_look(name):
 def test_the_size_of_a_microbatch_does_not_matter(name, rows, sizes):
     model = copy.deepcopy(MODEL).double()
     first, second = planted(rows, seed=5), planted(rows, seed=6)
-    one, other = (
-        provider_of(name).measure(state_of(model, size), second, first, np.ones(len(rows))) for size in sizes
-    )
+    one, other = (provider_of(name).measure(state_of(model, size), second, first, np.ones(len(rows))) for size in sizes)
     assert other.scores == pytest.approx(one.scores, rel=1e-9, abs=1e-9 * np.abs(one.scores).max())
     assert other.losses == pytest.approx(one.losses, rel=1e-12)
 
