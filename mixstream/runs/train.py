@@ -301,9 +301,7 @@ def _fit(trainer: Trainer, folder: RunFolder) -> None:
 def _save_model(trainer: Trainer, run: Run) -> None:
     assert run.plan.tokenizer is not None, "the model's vocabulary is from it"
     pretrained = run.recipe.model.pretrained
-    save_model(
-        trainer.state, run.folder.model, run.plan.tokenizer, tokenizer_files(pretrained) if pretrained else ()
-    )
+    save_model(trainer.state, run.folder.model, run.plan.tokenizer, tokenizer_files(pretrained) if pretrained else ())
 
 
 def _share_cores() -> None:
