@@ -13,7 +13,9 @@ from composer.models import HuggingFaceModel
 
 from mixstream.errors import StreamError
 from mixstream.mixture.plan import Plan
+from mixstream.runs.pretrained import check_pretrained, load_pretrained
 from mixstream.runs.sections import ModelRecipe
+from mixstream.streams.manifest import TokenizerInfo
 
 # It warns that no tokenizer is saved with the model: the streams' manifest names it.
 logging.getLogger("composer.models.huggingface").setLevel(logging.ERROR)
@@ -33,10 +35,14 @@ class CausalLM(HuggingFaceModel):
 
     def loss(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the mean loss of each row's tokens but the first, (rows,), in nats/token."""
+        return self.token_losses(outputs, batch).mean(dim=1)
+
+    def token_losses(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of each row's tokens but the first, (rows, T - 1), in nats."""
         logits = outputs["logits"][:, :-1].float()
         targets = batch["input_ids"][:, 1:]
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-        return losses.view(targets.shape).mean(dim=1)
+        return losses.view(targets.shape)
 
 
 def check_model(recipe: ModelRecipe, plan: Plan) -> TokenizerInfo:
@@ -65,7 +71,7 @@ def build_model(recipe: ModelRecipe, plan: Plan, seed: int) -> CausalLM:
     """
     tokenizer = check_model(recipe, plan)
     if recipe.pretrained is not None:
-        return CausalLM(load_pretrained(recipe.pretrained))  # type: ignore[no-untyped-call]
+        return CausalLM(load_pretrained(recipe.pretrained))
     config = transformers.LlamaConfig(  # type: ignore[no-untyped-call]
         vocab_size=tokenizer.vocab_size,
         hidden_size=recipe.hidden_size,

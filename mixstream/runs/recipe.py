@@ -12,15 +12,8 @@ from mixstream.errors import RecipeError, nearest
 from mixstream.formats import FileModel, load_yaml, parse
 from mixstream.mixture.build import WINDOW_SAMPLES
 from mixstream.mixture.schedule import Change
-from mixstream.runs.sections import (
-    AveragedRecipe,
-    ModelRecipe,
-    NaturalInt,
-    PositiveFloat,
-    PositiveInt,
-    Share,
-    TrainingRecipe,
-)
+from mixstream.runs.methods import MethodRecipe
+from mixstream.runs.sections import AveragedRecipe, ModelRecipe, PositiveFloat, PositiveInt, Share, TrainingRecipe
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]  # a folder beside weights.json and report.html
 
@@ -42,32 +35,27 @@ class MixtureRecipe(FileModel):
     token_column: str | None = None
 
 
-class XdogeRecipe(FileModel):
-    """Weights learnt online; see `mixstream.callbacks.xdoge.XDoGE`. The floor is the mixture's."""
-
-    interval_batches: PositiveInt
-    mu: PositiveFloat
-    warmup_batches: NaturalInt = 0
-    sequences_per_stream: PositiveInt = 4
-    score: Literal["crossfit", "same_batch"] = "crossfit"
-
-
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class RunRecipe(FileModel):
-    """One run of a model over a mixture; with `xdoge`, a proxy that learns the weights."""
+    """One run of a model over a mixture; with `method`, a proxy that learns the weights."""
 
     seed: Seed = 17
     mixture: MixtureRecipe
     model: ModelRecipe
     training: TrainingRecipe
-    xdoge: XdogeRecipe | None = None
+    method: MethodRecipe | None = None
 
     @model_validator(mode="after")
     def _weights_come_from_one_place(self) -> RunRecipe:
-        if self.xdoge is not None and self.mixture.schedule:
-            raise ValueError("xdoge learns the weights that mixture.schedule sets; leave one of the two out")
+        if self.method is not None and self.mixture.schedule:
+            raise ValueError("method learns the weights that mixture.schedule sets; leave one of the two out")
+        if self.method is not None and self.method.stages and self.mixture.floor:
+            raise ValueError(
+                f"mixture.floor {self.mixture.floor} is read of streams that method.stages hold back; give it as "
+                f"method.floor"
+            )
         return self
 
 
@@ -186,6 +174,8 @@ def load_recipe(
     content |= {key: str(place) for key, place in places.items() if place is not None}
     cache = {"cache_dir": None if cache_dir is None else str(cache_dir), "cache_limit": cache_limit}
     for run in (content, *map(content.get, ("proxy", "base", "run"))):
+        if isinstance(run, dict) and "xdoge" in run:
+            raise RecipeError(f"{path}: the section 'xdoge' is now 'method', with the key name: xdoge; rename it")
         training = run.get("training") if isinstance(run, dict) else None
         if isinstance(training, dict):
             training |= {key: value for key, value in cache.items() if value is not None}
@@ -204,15 +194,15 @@ def dump_yaml(recipe: FileModel) -> str:
 def _check(recipe: Recipe, path: Path) -> None:
     """Refuse what the keys alone cannot tell."""
     if isinstance(recipe, SingleRecipe):
-        if (recipe.kind == "proxy") != (recipe.xdoge is not None):
-            raise RecipeError(f"{path}: kind {recipe.kind!r}; a proxy has a section 'xdoge', a base run has none")
+        if (recipe.kind == "proxy") != (recipe.method is not None):
+            raise RecipeError(f"{path}: kind {recipe.kind!r}; a proxy has a section 'method', a base run has none")
         return
     if isinstance(recipe, ProxiesRecipe):
-        if recipe.run.xdoge is None:
-            raise RecipeError(f"{path}: 'run' has no section 'xdoge', with which proxies learn weights")
+        if recipe.run.method is None:
+            raise RecipeError(f"{path}: 'run' has no section 'method', with which proxies learn weights")
         return
-    if recipe.proxy.xdoge is None or recipe.base.xdoge is not None:
-        raise RecipeError(f"{path}: 'proxy' has a section 'xdoge', 'base' has none")
+    if recipe.proxy.method is None or recipe.base.method is not None:
+        raise RecipeError(f"{path}: 'proxy' has a section 'method', 'base' has none")
     if recipe.base.mixture.weights != LEARNT:
         found = recipe.base.mixture.weights
         raise RecipeError(f"{path}: base.mixture.weights is {found!r}, expected {LEARNT!r}: what the proxy learns")

@@ -13,6 +13,7 @@ from mixstream.streams.manifest import MAX_COUNT
 PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 NaturalInt = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+NaturalFloat = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ModelSize = Annotated[int, Field(gt=0, le=1 << 20)]
 
