@@ -9,7 +9,7 @@ from typing import Any, Literal
 import tokenizers
 import torch
 import transformers
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from mixstream.errors import RecipeError
 from mixstream.formats import FileModel, read_json
@@ -67,11 +67,12 @@ def load_pretrained(name: str) -> Any:
         RecipeError: it has not all the weights that its config.json asks for, or they cannot be read.
     """
     try:
-        model, told = transformers.AutoModelForCausalLM.from_pretrained(
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             name, trust_remote_code=False, torch_dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as problem:
         raise RecipeError(f"model.pretrained {name!r}: cannot be loaded ({_first_line(problem)}); {_OFFERED}") from None
+    model, told = loaded
     missing = sorted(told["missing_keys"])
     if missing:
         raise RecipeError(
