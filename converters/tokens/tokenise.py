@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -19,13 +18,13 @@ from converters.tokens.locality import locality_of
 from converters.tokens.pieces import PIECE_CHARACTERS as BATCH_CHARACTERS
 from converters.tokens.pieces import encode_in_pieces
 from mixstream.errors import TokenizerError
+from mixstream.streams.fingerprints import fingerprint_of, plain
 from mixstream.streams.manifest import TokenizerInfo
 
 Tokens = npt.NDArray[Any]
 
 EOD_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<eod>", "[EOS]")
 PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>")
-ENCODING_VERSION = 2  # how texts are given to the library; part of the fingerprint. 2: special tokens are text
 
 
 class Tokenizer(Protocol):
@@ -138,17 +137,12 @@ class HuggingFaceTokenizer:
                 f"tokenizer {name!r} drops merges at random (dropout {tokenizer.model.dropout:g}), expected the same "
                 "tokens each time; set model.dropout to null in its tokenizer.json"
             )
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        tokenizer.post_processor = None  # adds special tokens, and moves offsets
-        tokenizer.encode_special_tokens = True
+        self.json = plain(tokenizer)
         self._tokenizer = tokenizer
-        self.json: str = tokenizer.to_str()
         eod_token_id = _eod_token_id(tokenizer, name, eod_token)
-        how = f"{ENCODING_VERSION} {eod_token_id} {self.json}"
         self.info = TokenizerInfo(
             name=name,
-            fingerprint=hashlib.blake2b(how.encode(), digest_size=8).hexdigest(),
+            fingerprint=fingerprint_of(self.json, eod_token_id),
             vocab_size=1 + max(tokenizer.get_vocab(with_added_tokens=True).values()),  # ids may have gaps
             eod_token_id=eod_token_id,
         )

@@ -141,13 +141,17 @@ class Heldout(Callback):
         length = self._sequence_length or stream.sequence_length
         num_samples = stream.num_tokens // length
         end = min(num_samples, self._max_samples or num_samples)
-        own = np.arange(dist.get_global_rank(), end, dist.get_world_size())
+        ranks = dist.get_world_size()
+        own = np.arange(dist.get_global_rank(), end, ranks)
+        # The ranks of a sharded model pass together: one that has no row left passes with another's, uncounted.
+        rows = -(-end // ranks) if state.fsdp_enabled else len(own)
         sums = torch.zeros(2, dtype=torch.float64)
         with measuring(state) as model:
-            for start in range(0, len(own), self._batch_size):
-                tokens = self._reader.tokens(number, own[start : start + self._batch_size])
+            for start in range(0, rows, self._batch_size):
+                counted = own[start : start + self._batch_size]
+                tokens = self._reader.tokens(number, counted if len(counted) else np.zeros(1, dtype=own.dtype))
                 batch = {"input_ids": tokens, "labels": tokens, "stream": torch.full((len(tokens),), number)}
-                losses = row_losses(model, state.device.batch_to_device(batch))
+                losses = row_losses(model, state.device.batch_to_device(batch))[: len(counted)]
                 sums += torch.tensor([float(losses.double().sum()), len(losses)], dtype=torch.float64)
         total, count = over_ranks(sums, state).tolist()
         if not math.isfinite(total):

@@ -11,6 +11,7 @@ from composer.core import State
 from composer.core.precision import get_precision_context
 from composer.models import ComposerModel
 from composer.utils import dist
+from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from mixstream.errors import ScoreError
@@ -19,9 +20,19 @@ Batch = dict[str, torch.Tensor]
 
 
 def own_model(state: State) -> ComposerModel:
-    """Return the model without the wrapper that reduces gradients over ranks."""
-    model = state.model
+    """Return the model without the wrappers that reduce gradients over ranks or compile it."""
+    model: torch.nn.Module = state.model
+    if isinstance(model, OptimizedModule):
+        model = model._orig_mod
     return cast(ComposerModel, model.module if isinstance(model, DistributedDataParallel) else model)
+
+
+def microbatches(batch: Batch, state: State) -> Iterator[Batch]:
+    """Yield a batch's rows as the run's microbatches take them; a batch without rows has none."""
+    size, rows = state.device_train_microbatch_size, len(batch["stream"])
+    step = max(1, int(size)) if isinstance(size, (int, float)) else max(1, rows)  # `auto` is not known yet
+    for start in range(0, rows, step):
+        yield {key: column[start : start + step] for key, column in batch.items()}
 
 
 def row_losses(model: ComposerModel, batch: Batch) -> torch.Tensor:
@@ -30,7 +41,7 @@ def row_losses(model: ComposerModel, batch: Batch) -> torch.Tensor:
     Raises:
         ScoreError: the model's loss is not one number a row.
     """
-    return check_rows(model.loss(model.forward(batch), batch), batch)
+    return check_rows(model.loss(model(batch), batch), batch)
 
 
 def check_rows(losses: Any, batch: Batch) -> torch.Tensor:
@@ -52,14 +63,40 @@ def check_rows(losses: Any, batch: Batch) -> torch.Tensor:
 @contextmanager
 def measuring(state: State) -> Iterator[ComposerModel]:
     """Give the model in evaluation mode and at the run's precision, and put it back after."""
+    with at_rest(state) as model, looking(state):
+        yield model
+
+
+@contextmanager
+def at_rest(state: State) -> Iterator[ComposerModel]:
+    """Give the model in evaluation mode and not compiled, and put each of its modules back in its own mode.
+
+    Compiled code would be compiled once more for evaluation, and again for forward mode, to run a few times.
+    """
     model = own_model(state)
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with get_precision_context(state.precision):
+        with torch.compiler.set_stance("force_eager"):
             yield model
     finally:
-        model.train(was_training)
+        for module, was_training in modes:
+            module.training = was_training
+
+
+@contextmanager
+def looking(state: State) -> Iterator[None]:
+    """Be at the run's precision, with no weight cast before or kept after, and leave random numbers as they were.
+
+    Within one region autocast casts a weight once: after the weight has changed, it would go on with the old one.
+    """
+    gpus = [torch.cuda.current_device()] if state.device.name == "gpu" else []
+    torch.clear_autocast_cache()  # of a region around this one
+    try:
+        with torch.random.fork_rng(devices=gpus), get_precision_context(state.precision, state.precision_config):
+            yield
+    finally:
+        torch.clear_autocast_cache()
 
 
 def sum_by_source(values: torch.Tensor, source: torch.Tensor, num_sources: int) -> torch.Tensor:

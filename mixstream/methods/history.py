@@ -9,7 +9,7 @@ import numpy as np
 
 from mixstream.errors import FormatError
 from mixstream.formats import FileModel, parse, parse_json
-from mixstream.methods.xdoge import average_weights
+from mixstream.methods.averaging import average_weights
 from mixstream.mixture.plan import named
 from mixstream.mixture.weights import Weight
 from mixstream.streams.manifest import Count
@@ -23,20 +23,26 @@ class WeightsUpdate(FileModel):
         batch: batches trained when it was computed.
         at_batch: global batch from which it acts.
         weights: by stream, sum 1.
-        scores, probe_losses: by stream, what the update was computed from; None for update 0.
-        eta, mu: learning rate and mirror-descent step of the update.
+        scores, probe_losses: by stream, the method's signal and the losses that it was measured at; None for update 0,
+            and for a number that is not finite.
+        eta: learning rate of the update.
+        mu: mirror-descent step, in lines of version 1.
+        method: which one.
+        refused: why there are no new weights, if there are none: the old ones go on.
     """
 
     format: Literal["mixstream.weights_update"] = "mixstream.weights_update"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
+    method: str = "xdoge"
     update: Count
     batch: Count
     at_batch: Count
     weights: dict[str, Weight]
-    scores: dict[str, float] | None
-    probe_losses: dict[str, float] | None
+    scores: dict[str, float | None] | None
+    probe_losses: dict[str, float | None] | None
     eta: float | None
-    mu: float | None
+    mu: float | None = None
+    refused: str | None = None
 
 
 def read_history(path: Path) -> list[WeightsUpdate]:

@@ -1,10 +1,10 @@
-"""Points of the simplex, and the projection onto the part of it between a floor and a cap."""
+"""Points of the simplex, and the projections onto the part of it between a floor and a cap."""
 
 from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mixstream.errors import FloorError, WeightsError, nearest
 
 Float64 = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 SUM_TOLERANCE = 1e-9
 
@@ -90,24 +91,23 @@ def check_floor(floor: float, count: int) -> None:
         )
 
 
-def project(weights: Float64, floor: Float64, cap: Float64) -> Float64:
+def project(weights: Float64, floor: Float64, cap: Float64, total: float = 1.0) -> Float64:
     """Return the point between `floor` and `cap` that is nearest to `weights` in relative entropy.
 
-        argmin_a  sum_i a_i log(a_i / w_i)   s.t.  floor_i <= a_i <= cap_i,  sum_i a_i = 1
+        argmin_a  sum_i a_i log(a_i / w_i)   s.t.  floor_i <= a_i <= cap_i,  sum_i a_i = total
 
-    Its solution is a_i = clip(c w_i, floor_i, cap_i) for the one c at which the sum is 1: what is not
-    held by a bound keeps its ratios. The bounds that hold are found as Bitran and Hax (1981) do for
-    separable resource allocation: scale the free coordinates, hold the side that errs more, repeat.
-    A stream of weight 0 stays at its floor.
+    Its solution is a_i = clip(c w_i, floor_i, cap_i) for the one c at which the sum is right: what is not
+    held by a bound keeps its ratios. A stream of weight 0 stays at its floor.
 
     Args:
-        weights: (K,) non-negative, sum 1.
-        floor: (K,) least shares; sum at most 1.
+        weights: (K,) non-negative.
+        floor: (K,) least shares; sum at most `total`.
         cap: (K,) greatest shares, at least `floor`; the sum of those with positive weight and of the
-            floors of the others is at least 1.
+            floors of the others is at least `total`.
+        total: what the shares add up to; 1 for a whole mixture.
 
     Returns:
-        (K,) shares, sum 1. Sums are exactly rounded (math.fsum), so that every machine gets the same.
+        (K,) shares, sum `total`. Sums are exactly rounded (math.fsum), so that every machine gets the same.
 
     Raises:
         WeightsError: the bounds leave no such point.
@@ -115,26 +115,80 @@ def project(weights: Float64, floor: Float64, cap: Float64) -> Float64:
     Source: the exact "kl" floor of XDoGE (arXiv 2512.10545, section "weight clipping", our reading),
     with repeat caps added.
     """
-    shares = np.where(weights > 0, np.nan, floor)
-    free = weights > 0
-    while free.any():
-        left = 1 - math.fsum(shares[~free])
+
+    def scaled(free: BoolArray, left: float) -> Float64:
         relative = np.where(free, weights, 0) / weights[free].max()  # so that tiny weights do not overflow
-        scaled = relative * (left / math.fsum(relative[free]))
-        over = free & (scaled > cap)
-        under = free & (scaled < floor)
+        shares: Float64 = relative * (left / math.fsum(relative[free]))
+        return shares
+
+    return _between(floor, cap, total, weights > 0, scaled)
+
+
+def project_l2(weights: Float64, floor: Float64, cap: Float64, total: float = 1.0) -> Float64:
+    """Return the point between `floor` and `cap` that is nearest to `weights` in Euclidean distance.
+
+        argmin_a  sum_i (a_i - w_i)^2   s.t.  floor_i <= a_i <= cap_i,  sum_i a_i = total
+
+    Its solution is a_i = clip(w_i + c, floor_i, cap_i) for the one c at which the sum is right: what is not
+    held by a bound keeps its differences. A stream of weight 0 may rise above its floor.
+
+    Args:
+        weights: (K,) finite.
+        floor: (K,) least shares; sum at most `total`.
+        cap: (K,) greatest shares, at least `floor`; sum at least `total`.
+        total: what the shares add up to; 1 for a whole mixture.
+
+    Returns:
+        (K,) shares, sum `total`.
+
+    Raises:
+        WeightsError: the bounds leave no such point.
+
+    Source: the "l2" reading of XDoGE's weight clipping (arXiv 2512.10545); without caps it is the projection
+    of Duchi et al. 2008 (Efficient projections onto the l1-ball) onto a shifted simplex.
+    """
+
+    def shifted(free: BoolArray, left: float) -> Float64:
+        moved: Float64 = weights + (left - math.fsum(weights[free])) / np.count_nonzero(free)
+        return moved
+
+    return _between(floor, cap, total, np.ones(len(weights), dtype=bool), shifted)
+
+
+def _between(
+    floor: Float64, cap: Float64, total: float, free: BoolArray, spread: Callable[[BoolArray, float], Float64]
+) -> Float64:
+    """Return the shares that `spread` gives, held between `floor` and `cap`, with the sum `total`.
+
+    The bounds that hold are found as Bitran and Hax (1981) do for separable resource allocation: spread what
+    is left over the free coordinates, hold the side that errs more, repeat.
+
+    Args:
+        floor, cap: (K,) bounds.
+        total: sum of the shares.
+        free: (K,) which may leave their floor.
+        spread: gives (K,) shares from the free coordinates and what is left for them.
+
+    Raises:
+        WeightsError: the bounds leave no such point.
+    """
+    shares = np.where(free, np.nan, floor)
+    while free.any():
+        wanted = spread(free, total - math.fsum(shares[~free]))
+        over = free & (wanted > cap)
+        under = free & (wanted < floor)
         if not over.any() and not under.any():
-            shares[free] = scaled[free]
+            shares[free] = wanted[free]
             return shares
-        excess = math.fsum((scaled - cap)[over])
-        deficit = math.fsum((floor - scaled)[under])
+        excess = math.fsum((wanted - cap)[over])
+        deficit = math.fsum((floor - wanted)[under])
         held, bound = (over, cap) if excess >= deficit else (under, floor)
         shares[held] = bound[held]
         free = free & ~held
-    total = math.fsum(shares)
-    if abs(total - 1) > SUM_TOLERANCE:
+    reached = math.fsum(shares)
+    if abs(reached - total) > SUM_TOLERANCE:
         raise WeightsError(
-            f"floors and caps leave no mixture: the streams with weight add up to {total:.6g} of it at most, "
-            f"expected 1; raise the caps or give weight to more streams"
+            f"floors and caps leave no mixture: the streams with weight add up to {reached:.6g} of it at most, "
+            f"expected {total:.6g}; raise the caps or give weight to more streams"
         )
     return shares

@@ -46,7 +46,7 @@ class Changes(NamedTuple):
 def changes_of(before: RunRecipe, now: RunRecipe, planned: Plan | None, plan: Plan) -> Changes:
     """Return what differs between the recipe and plan of a run and those to go on with; None: it has no plan yet."""
     old, new = all_keys(before), all_keys(now)
-    learns = before.xdoge is not None or now.xdoge is not None
+    learns = before.method is not None or now.method is not None
     free = MAY_CHANGE if learns else MAY_CHANGE_UNLESS_LEARNING
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in free)
     told = {key: f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys}

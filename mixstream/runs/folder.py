@@ -1,4 +1,4 @@
-"""A run's folder: recipe.yaml, plan.json, logs, checkpoints, and result.json when it is done."""
+"""A run's folder: recipe.yaml, plan.json, logs, checkpoints, and when it is done the model and result.json."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.result = path / "result.json"
         self.checkpoints = path / "checkpoints"
+        self.model = path / "model"
 
     def check(self, recipe: RunRecipe, plan: Plan, migrate: bool = False) -> tuple[str, ...]:
         """Return in what the recipe and its streams differ from those that the run began with, a sentence each.

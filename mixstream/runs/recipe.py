@@ -6,21 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from mixstream.errors import RecipeError, nearest
 from mixstream.formats import FileModel, load_yaml, parse
 from mixstream.mixture.build import WINDOW_SAMPLES
 from mixstream.mixture.schedule import Change
-from mixstream.streams.cache.limit import check_cache_dir, limit_bytes
-from mixstream.streams.manifest import MAX_COUNT
+from mixstream.runs.methods import MethodRecipe
+from mixstream.runs.sections import ModelRecipe, PositiveFloat, PositiveInt, Share, TrainingRecipe
 
-PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
-NaturalInt = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-ModelSize = Annotated[int, Field(gt=0, le=1 << 20)]
-PositiveFloat = Annotated[float, Field(gt=0)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]  # a folder beside weights.json and report.html
-Share = Annotated[float, Field(ge=0, le=1)]
 
 LEARNT = "proxy"  # the weights of a chain's base run: those that its proxy learnt
 
@@ -40,103 +35,24 @@ class MixtureRecipe(FileModel):
     token_column: str | None = None
 
 
-class ModelRecipe(FileModel):
-    """A Llama of `transformers`; its vocabulary is the streams', its context their sequence length."""
-
-    hidden_size: ModelSize
-    intermediate_size: ModelSize
-    num_layers: ModelSize
-    num_heads: ModelSize
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> ModelRecipe:
-        if self.hidden_size % (2 * self.num_heads):
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of 2 x num_heads ({self.num_heads})")
-        return self
-
-
-class TrainingRecipe(FileModel):
-    """How the model is trained: AdamW, linear warm-up, cosine decay, gradients clipped by norm.
-
-    Attributes:
-        final_learning_rate: share of the learning rate at the run's end.
-        microbatch_size: rows of a forward pass on each rank.
-        checkpoint_batches: batches between checkpoints.
-        log_batches: batches between the lines of exposure.
-        heldout_batches: batches between measurements on the held-out splits; None: at the end only.
-        heldout_samples: rows of each held-out split to measure on; None: all.
-        weight_lag: batches between new weights and the batch at which they act.
-        cache_dir: folder of this machine for the raw files of shards that are compressed or in an object store; None:
-            there are none.
-        cache_limit: bytes that it may hold, as a number or a text such as ``200 GB``; None: as many as the disk.
-        verify_hashes: whether each shard is compared with the hash that index.json notes.
-    """
-
-    learning_rate: PositiveFloat
-    final_learning_rate: Share = 0.1
-    warmup_batches: NaturalInt = 0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    max_grad_norm: PositiveFloat = 1.0
-    microbatch_size: PositiveInt
-    checkpoint_batches: PositiveInt
-    log_batches: PositiveInt = 10
-    heldout_batches: PositiveInt | None = None
-    heldout_samples: PositiveInt | None = None
-    weight_lag: NaturalInt = 8
-    num_workers: NaturalInt = 0
-    cache_dir: str | None = None
-    cache_limit: int | str | None = None
-    verify_hashes: bool = False
-    device: Literal["cpu", "gpu"] = "cpu"
-    precision: Literal["fp32", "amp_bf16"] = "fp32"
-
-    @field_validator("cache_dir")
-    @classmethod
-    def _is_of_this_machine(cls, value: str | None) -> str | None:
-        if value is not None:
-            check_cache_dir(value)
-        return value
-
-    @field_validator("cache_limit")
-    @classmethod
-    def _is_a_size(cls, value: int | str | None) -> int | str | None:
-        limit_bytes(value)
-        return value
-
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> TrainingRecipe:
-        if self.cache_limit is not None and self.cache_dir is None:
-            raise ValueError(f"cache_limit {self.cache_limit} limits nothing without a cache_dir; give both")
-        if self.precision == "amp_bf16" and self.device == "cpu":
-            raise ValueError("precision amp_bf16 needs device gpu; use fp32")
-        if self.num_workers > self.weight_lag:
-            raise ValueError(f"num_workers {self.num_workers} read ahead beyond weight_lag {self.weight_lag}")
-        return self
-
-
-class XdogeRecipe(FileModel):
-    """Weights learnt online; see `mixstream.callbacks.xdoge.XDoGE`. The floor is the mixture's."""
-
-    interval_batches: PositiveInt
-    mu: PositiveFloat
-    warmup_batches: NaturalInt = 0
-    sequences_per_stream: PositiveInt = 4
-    score: Literal["crossfit", "same_batch"] = "crossfit"
-
-
 class RunRecipe(FileModel):
-    """One run of a model over a mixture; with `xdoge`, a proxy that learns the weights."""
+    """One run of a model over a mixture; with `method`, a proxy that learns the weights."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
     mixture: MixtureRecipe
     model: ModelRecipe
     training: TrainingRecipe
-    xdoge: XdogeRecipe | None = None
+    method: MethodRecipe | None = None
 
     @model_validator(mode="after")
     def _weights_come_from_one_place(self) -> RunRecipe:
-        if self.xdoge is not None and self.mixture.schedule:
-            raise ValueError("xdoge learns the weights that mixture.schedule sets; leave one of the two out")
+        if self.method is not None and self.mixture.schedule:
+            raise ValueError("method learns the weights that mixture.schedule sets; leave one of the two out")
+        if self.method is not None and self.method.stages and self.mixture.floor:
+            raise ValueError(
+                f"mixture.floor {self.mixture.floor} is read of streams that method.stages hold back; give it as "
+                f"method.floor"
+            )
         return self
 
 
@@ -211,6 +127,8 @@ def load_recipe(
     content |= {key: str(place) for key, place in places.items() if place is not None}
     cache = {"cache_dir": None if cache_dir is None else str(cache_dir), "cache_limit": cache_limit}
     for run in (content, content.get("proxy"), content.get("base")):
+        if isinstance(run, dict) and "xdoge" in run:
+            raise RecipeError(f"{path}: the section 'xdoge' is now 'method', with the key name: xdoge; rename it")
         training = run.get("training") if isinstance(run, dict) else None
         if isinstance(training, dict):
             training |= {key: value for key, value in cache.items() if value is not None}
@@ -229,11 +147,11 @@ def dump_yaml(recipe: FileModel) -> str:
 def _check(recipe: Recipe, path: Path) -> None:
     """Refuse what the keys alone cannot tell."""
     if isinstance(recipe, SingleRecipe):
-        if (recipe.kind == "proxy") != (recipe.xdoge is not None):
-            raise RecipeError(f"{path}: kind {recipe.kind!r}; a proxy has a section 'xdoge', a base run has none")
+        if (recipe.kind == "proxy") != (recipe.method is not None):
+            raise RecipeError(f"{path}: kind {recipe.kind!r}; a proxy has a section 'method', a base run has none")
         return
-    if recipe.proxy.xdoge is None or recipe.base.xdoge is not None:
-        raise RecipeError(f"{path}: 'proxy' has a section 'xdoge', 'base' has none")
+    if recipe.proxy.method is None or recipe.base.method is not None:
+        raise RecipeError(f"{path}: 'proxy' has a section 'method', 'base' has none")
     if recipe.base.mixture.weights != LEARNT:
         found = recipe.base.mixture.weights
         raise RecipeError(f"{path}: base.mixture.weights is {found!r}, expected {LEARNT!r}: what the proxy learns")

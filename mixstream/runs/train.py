@@ -6,8 +6,10 @@ import contextlib
 import os
 import pickle
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from composer import Trainer
@@ -15,23 +17,35 @@ from composer.algorithms import GradientClipping
 from composer.core import Callback, Event
 from composer.optim import CosineAnnealingWithWarmupScheduler
 from composer.utils import dist, get_device
+from composer.utils.parallelism import FSDP2Config
 
 from mixstream.callbacks.exposure import Exposure
 from mixstream.callbacks.heldout import Heldout, HeldoutLoss, by_language
 from mixstream.callbacks.logs import RunLog
 from mixstream.callbacks.traffic import Source, StoreTraffic
-from mixstream.callbacks.xdoge import XDoGE
 from mixstream.errors import MixstreamError, RecipeError, StateError
 from mixstream.loader import MixtureLoader
 from mixstream.loader.dataloader import WEIGHT_LAG
-from mixstream.mixture.apportion import MAX_BATCH_SIZE
 from mixstream.mixture.build import build_plan
 from mixstream.mixture.plan import Plan
+from mixstream.mixture.simplex import Float64
 from mixstream.runs.cache import CacheNeeds, cache_needs, open_store
 from mixstream.runs.folder import CHECKPOINT_NAME, Loss, Result, RunFolder
+from mixstream.runs.learning import (
+    check_method,
+    check_reference,
+    first_weights,
+    learning_callbacks,
+    method_of,
+    plan_probe,
+    terms_of,
+)
 from mixstream.runs.migrate import migrate_run
-from mixstream.runs.model import build_model
-from mixstream.runs.recipe import RunRecipe, XdogeRecipe
+from mixstream.runs.model import build_model, check_model
+from mixstream.runs.pretrained import tokenizer_files
+from mixstream.runs.recipe import MixtureRecipe, RunRecipe
+from mixstream.runs.saving import save_model
+from mixstream.runs.sections import FsdpRecipe
 from mixstream.streams.catalog import Catalog
 from mixstream.streams.place import find_place
 
@@ -41,6 +55,7 @@ class Run:
     """A run that was planned and not yet started.
 
     Attributes:
+        start: (K,) weights that learning begins with, as if all streams were there from the first.
         changes: in what it differs from the run that the folder holds, which is to be carried over; a sentence each.
         probe: plan of what weights are learnt from, if they are.
         is_cached: whether shards come through a cache.
@@ -50,6 +65,7 @@ class Run:
     plan: Plan
     catalog: Catalog
     folder: RunFolder
+    start: Float64
     changes: tuple[str, ...] = ()
     probe: Plan | None = None
     is_cached: bool = False
@@ -69,10 +85,11 @@ def plan_run(recipe: RunRecipe, streams: str | Path, out: Path, migrate: bool = 
     """
     check_apart(streams, out)
     catalog = Catalog.open(streams, token_column=recipe.mixture.token_column)
-    plan, probe, needs = plan_mixture(recipe, catalog)
+    planned = plan_mixture(recipe, catalog)
     folder = RunFolder(out)
-    changes = folder.check(recipe, plan, migrate)
-    return Run(recipe, plan, catalog, folder, changes, probe, is_cached=needs.total > 0)
+    changes = folder.check(recipe, planned.plan, migrate)
+    is_cached = planned.needs.total > 0
+    return Run(recipe, planned.plan, catalog, folder, planned.start, changes, planned.probe, is_cached)
 
 
 def check_apart(streams: str | Path, out: Path) -> None:
@@ -90,14 +107,41 @@ def check_apart(streams: str | Path, out: Path) -> None:
         raise StateError(f"{out}: the run's folder and the streams' ({folder}) lie in one another; choose another")
 
 
-def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> tuple[Plan, Plan | None, CacheNeeds]:
-    """Return the plan of a run's mixture, of its probe if it learns weights, and its cache's needs, if it can be run.
+class Planned(NamedTuple):
+    """What was decided of a run: its plan, the weights that learning begins with, its probes, its cache's needs."""
+
+    plan: Plan
+    start: Float64
+    probe: Plan | None
+    needs: CacheNeeds
+
+
+def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> Planned:
+    """Return what a run reads and needs, if it can be run.
 
     Raises:
         MixstreamError: whatever is wrong with the streams, the mixture or the recipe.
     """
-    mixture = recipe.mixture
-    plan = build_plan(
+    plan = _plan(recipe.mixture, catalog, recipe.seed)
+    start, probe, method = plan.weights, None, recipe.method
+    if method is not None:
+        first = first_weights(method, plan)
+        if first is not None:
+            plan = _plan(recipe.mixture.model_copy(update={"weights": first}), catalog, recipe.seed)
+    _check_layouts(plan, catalog)
+    _check_lengths(recipe, plan)
+    _check_device(recipe)
+    tokenizer = check_model(recipe.model, plan)
+    if method is not None:
+        check_reference(method, plan, tokenizer)
+        terms_of(method, plan, start)
+        method_of(method, plan)
+        probe = plan_probe(method, plan, catalog)
+    return Planned(plan, start, probe, cache_needs(recipe, plan, probe, catalog))
+
+
+def _plan(mixture: MixtureRecipe, catalog: Catalog, seed: int) -> Plan:
+    return build_plan(
         catalog,
         weights=mixture.weights,
         budget_tokens=mixture.budget_tokens,
@@ -108,27 +152,7 @@ def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> tuple[Plan, Plan | None
         schedule=mixture.schedule,
         lanes=mixture.lanes,
         window_samples=mixture.window_samples,
-        seed=recipe.seed,
-    )
-    _check_layouts(plan, catalog)
-    _check_lengths(recipe, plan)
-    _check_device(recipe)
-    probe = _plan_probe(recipe.xdoge, plan, catalog) if recipe.xdoge else None
-    return plan, probe, cache_needs(recipe, plan, probe, catalog)
-
-
-def _plan_probe(xdoge: XdogeRecipe, plan: Plan, catalog: Catalog) -> Plan:
-    """Return a uniform plan, the same number of rows of each stream in a batch, for as often as weights are learnt."""
-    rows = xdoge.sequences_per_stream * len(plan.streams)
-    probes = 2 * (plan.num_batches // xdoge.interval_batches + 1)
-    return build_plan(
-        catalog,
-        weights="uniform",
-        budget_tokens=probes * rows * plan.sequence_length,
-        batch_size=rows,
-        sequence_length=plan.sequence_length,
-        window_samples=plan.window_samples,
-        seed=plan.seed + 1,
+        seed=seed,
     )
 
 
@@ -144,7 +168,7 @@ def _check_layouts(plan: Plan, catalog: Catalog) -> None:
 
 def _check_lengths(recipe: RunRecipe, plan: Plan) -> None:
     """Refuse a run that is too short for what it is to do, or that its processes cannot share."""
-    training, xdoge, ranks = recipe.training, recipe.xdoge, dist.get_world_size()
+    training, ranks = recipe.training, dist.get_world_size()
     if training.warmup_batches >= plan.num_batches:
         raise RecipeError(
             f"training.warmup_batches is {training.warmup_batches}, but the run has {plan.num_batches} batches; "
@@ -152,31 +176,18 @@ def _check_lengths(recipe: RunRecipe, plan: Plan) -> None:
         )
     if plan.batch_size % ranks:
         raise RecipeError(f"mixture.batch_size is {plan.batch_size}, which {ranks} processes cannot share evenly")
-    if xdoge is None:
-        return
-    first = max(1, -(-xdoge.warmup_batches // xdoge.interval_batches)) * xdoge.interval_batches
-    if first + training.weight_lag >= plan.num_batches:
-        raise RecipeError(
-            f"the first learnt weights would act at batch {first + training.weight_lag} (xdoge.warmup_batches, "
-            f"interval_batches and training.weight_lag), but the run has {plan.num_batches} batches; lower them or "
-            f"raise mixture.budget_tokens"
-        )
-    rows = xdoge.sequences_per_stream * len(plan.streams)
-    if rows > MAX_BATCH_SIZE:
-        raise RecipeError(
-            f"xdoge.sequences_per_stream is {xdoge.sequences_per_stream}, a probe of {len(plan.streams)} streams "
-            f"{rows:,} rows; expected {MAX_BATCH_SIZE:,} at most"
-        )
-    if rows % ranks:
-        raise RecipeError(
-            f"a probe has {xdoge.sequences_per_stream} sequences of {len(plan.streams)} streams, {rows} rows, which "
-            f"{ranks} processes cannot share evenly; change xdoge.sequences_per_stream"
-        )
+    if recipe.method is not None:
+        check_method(recipe.method, plan, training.weight_lag)
 
 
 def _check_device(recipe: RunRecipe) -> None:
     if recipe.training.device == "gpu" and not torch.cuda.is_available():
         raise RecipeError("training.device is 'gpu', but torch finds none; use 'cpu'")
+    if recipe.training.fsdp is not None and dist.get_world_size() == 1:
+        raise RecipeError(
+            "training.fsdp shards the model over processes, but there is one; start several (composer -n 8 "
+            "recipes/train.py RECIPE), or leave it out"
+        )
 
 
 def train(run: Run) -> Result:
@@ -224,11 +235,12 @@ def _train(run: Run, is_first: bool) -> Result:
         )
         callbacks: list[Callback] = [Exposure(loader, training.log_batches), heldout]
         sources: list[Source] = [loader, heldout]
-        if run.recipe.xdoge is not None and run.probe is not None:
-            probe = _loader(run, run.probe)
-            closing.callback(probe.close)
-            callbacks.append(_xdoge(run, loader, probe, run.recipe.xdoge))
-            sources.append(probe)
+        if run.recipe.method is not None:
+            probe = _loader(run, run.probe) if run.probe else None
+            if probe is not None:
+                closing.callback(probe.close)
+                sources.append(probe)
+            callbacks += learning_callbacks(run.recipe.method, run.start, loader, probe, run.folder.weights)
         if run.is_cached:
             of_run = run.plan.streams, training.log_batches, run.plan.num_batches
             callbacks.append(StoreTraffic(sources, *of_run))
@@ -250,6 +262,7 @@ def _train_on(run: Run, loader: MixtureLoader, callbacks: list[Callback], is_fir
         else:  # cut after its last checkpoint, before its result was written
             for event in (Event.FIT_START, Event.FIT_END):
                 trainer.engine.run_event(event)
+        _save_model(trainer, run)
     finally:
         trainer.close()  # type: ignore[no-untyped-call]
     return int(trainer.state.timestamp.sample)
@@ -284,6 +297,12 @@ def _fit(trainer: Trainer, folder: RunFolder) -> None:
             f"{folder.checkpoints}: a checkpoint could not be written (the disk may be full); make room, and the "
             f"same command goes on from the one before"
         ) from None
+
+
+def _save_model(trainer: Trainer, run: Run) -> None:
+    assert run.plan.tokenizer is not None, "the model's vocabulary is from it"
+    pretrained = run.recipe.model.pretrained
+    save_model(trainer.state, run.folder.model, run.plan.tokenizer, tokenizer_files(pretrained) if pretrained else ())
 
 
 def _share_cores() -> None:
@@ -334,6 +353,8 @@ def _build_trainer(run: Run, loader: MixtureLoader, callbacks: list[Callback], c
         loggers=[RunLog(run.folder.metrics)],
         device=training.device,
         precision=training.precision,
+        parallelism_config={"fsdp": _fsdp(training.fsdp)} if training.fsdp else None,
+        compile_config={} if training.compile else None,
         device_train_microbatch_size=min(training.microbatch_size, run.plan.batch_size // dist.get_world_size()),
         seed=run.recipe.seed,
         run_name=run.folder.path.name,
@@ -348,16 +369,10 @@ def _build_trainer(run: Run, loader: MixtureLoader, callbacks: list[Callback], c
     )
 
 
-def _xdoge(run: Run, loader: MixtureLoader, probe: MixtureLoader, recipe: XdogeRecipe) -> XDoGE:
-    return XDoGE(
-        loader,
-        probe,
-        run.folder.weights,
-        interval_batches=recipe.interval_batches,
-        mu=recipe.mu,
-        warmup_batches=recipe.warmup_batches,
-        score=recipe.score,
-    )
+def _fsdp(recipe: FsdpRecipe) -> FSDP2Config:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "FSDP2 Config/APIs are experimental")
+        return FSDP2Config(**recipe.model_dump())
 
 
 def _result(run: Run, batches: int, samples: int, losses: dict[str, HeldoutLoss], seconds: float) -> Result:

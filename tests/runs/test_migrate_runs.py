@@ -244,7 +244,7 @@ def power_cut(*arguments):
         ({"mixture": mixture(sequence_length=4)}, "sequence_length was 8, is 4 .it decides the order"),
         ({"model": RUN["model"] | {"hidden_size": 32}}, r"hidden_size was 16, is 32 \(the trained parameters"),
         ({"training": RUN["training"] | {"learning_rate": 0.1}}, r"is 0.1 \(a migration changes what is read"),
-        ({"xdoge": XDOGE, "kind": "proxy"}, "learnt weights belong to what they were learnt over"),
+        ({"method": XDOGE, "kind": "proxy"}, "learnt weights belong to what they were learnt over"),
     ],
 )
 def test_what_no_migration_changes_is_refused_with_the_reason(copied, tmp_path, train, changes, message):
@@ -281,7 +281,7 @@ def test_streams_that_were_converted_anew_are_refused(copied, tmp_path, train):
 
 
 def test_a_proxy_is_not_carried_over(copied, tmp_path, train):
-    content = single(copied, tmp_path / "run", xdoge=XDOGE)
+    content = single(copied, tmp_path / "run", method=XDOGE)
     train(content, stop_at=11)
     log = (tmp_path / "run" / "weights.jsonl").read_text()
     write_stream(copied, "an.tales", 7, 37, heldout=4)

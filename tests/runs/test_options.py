@@ -86,11 +86,11 @@ def test_compressed_streams_and_held_out_splits_train_as_raw_ones(streams, tmp_p
     shutil.copytree(streams, tmp_path / "streams")
     compress(tmp_path / "streams")
     training = RUN["training"] | {"num_workers": num_workers}
-    packed = single(tmp_path / "streams", tmp_path / "packed", training=training, xdoge=XDOGE)
+    packed = single(tmp_path / "streams", tmp_path / "packed", training=training, method=XDOGE)
     with pytest.raises(StreamError, match="stream 'ca.tales': its shards are compressed .* give a cache_dir"):
         train(packed)
     assert not (tmp_path / "packed").exists()
-    raw, expected = train(single(streams, tmp_path / "raw", training=training, xdoge=XDOGE))
+    raw, expected = train(single(streams, tmp_path / "raw", training=training, method=XDOGE))
     training |= {"cache_dir": str(tmp_path / "cache"), "verify_hashes": True}
     result, found = train(packed | {"training": training})
     for ours, theirs in zip(found, expected, strict=True):

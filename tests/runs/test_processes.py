@@ -100,8 +100,8 @@ def test_two_processes_train_on_the_same_global_batches_as_one(streams, tmp_path
 
 def test_two_processes_learn_the_same_weights_as_one(streams, tmp_path, record):
     """Scores are sums over ranks: equal but for the order of additions; and every batch is what the weights say."""
-    alone = record(single(streams, tmp_path / "run-one", xdoge=XDOGE), "one", 1)
-    both = record(single(streams, tmp_path / "run-two", xdoge=XDOGE), "two", 2)
+    alone = record(single(streams, tmp_path / "run-one", method=XDOGE), "one", 1)
+    both = record(single(streams, tmp_path / "run-two", method=XDOGE), "two", 2)
     histories = [read_history(tmp_path / f"run-{name}" / "weights.jsonl") for name in ("one", "two")]
     assert [(u.batch, u.at_batch) for u in histories[0]] == [(u.batch, u.at_batch) for u in histories[1]]
     for first, second in zip(*histories, strict=True):
@@ -135,7 +135,7 @@ def wait_for_batch(folder: Path, batch: int, process: subprocess.Popen) -> None:
 def test_a_run_that_is_stopped_goes_on_where_it_was(streams, tmp_path, how, code):
     """The same command again: what is learnt and lost is to the last digit that of a run left alone."""
     mixture = RUN["mixture"] | {"budget_tokens": 150 * 10 * 8}
-    content = {name: single(streams, tmp_path / name, mixture=mixture, xdoge=XDOGE) for name in ("whole", "cut")}
+    content = {name: single(streams, tmp_path / name, mixture=mixture, method=XDOGE) for name in ("whole", "cut")}
     commands = {
         name: [str(BIN / "mixstream"), "train", str(save(tmp_path / f"{name}.yaml", recipe))]
         for name, recipe in content.items()

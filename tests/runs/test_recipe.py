@@ -16,13 +16,13 @@ BASE = {
     "model": {"hidden_size": 16, "intermediate_size": 16, "num_layers": 1, "num_heads": 2},
     "training": {"learning_rate": 0.001, "microbatch_size": 4, "checkpoint_batches": 5},
 }
-XDOGE = {"interval_batches": 5, "mu": 0.01}
+XDOGE = {"name": "xdoge", "interval_batches": 5, "mu": 0.01}
 CHAIN = {
     "version": 1,
     "kind": "chain",
     "streams": "streams",
     "out": "run",
-    "proxy": {key: BASE[key] for key in ("mixture", "model", "training")} | {"xdoge": XDOGE},
+    "proxy": {key: BASE[key] for key in ("mixture", "model", "training")} | {"method": XDOGE},
     "average_last": 0.5,
     "base": {"mixture": BASE["mixture"] | {"weights": "proxy"}, "model": BASE["model"], "training": BASE["training"]},
     "controls": {"uniform": "uniform"},
@@ -88,8 +88,8 @@ def test_a_recipe_writes_out_all_that_changes_results(save):
         (BASE, "training.device", "tpu", r"training\.device: .*'cpu' or 'gpu'"),
         (BASE, "version", 2, "version: .*1"),
         (BASE, "kind", "bsae", "kind is 'bsae', expected one of proxy, base, chain; did you mean 'base'"),
-        (BASE, "kind", "proxy", "a proxy has a section 'xdoge'"),
-        (BASE, "xdoge", XDOGE, "a base run has none"),
+        (BASE, "kind", "proxy", "a proxy has a section 'method'"),
+        (BASE, "method", XDOGE, "a base run has none"),
         (BASE, "kind", ["base"], "kind is .'base'., expected one of"),
         (BASE, "model.num_heads", 3, "model: hidden_size 16 is no multiple of 2 x num_heads"),
         (BASE, "training.precision", "amp_bf16", "precision amp_bf16 needs device gpu"),
@@ -101,9 +101,9 @@ def test_a_recipe_writes_out_all_that_changes_results(save):
         (BASE, "mixture.max_repeats", {"eu.a": -1}, r"^\S+: mixture.max_repeats.eu.a: [^;]*\(found -1\)$"),
         (BASE, "model.hidden_size", 2**40, r"model\.hidden_size: .*less than or equal to 1048576"),
         (CHAIN, "base.mixture.weights", "uniform", "base.mixture.weights is 'uniform', expected 'proxy'"),
-        (CHAIN, "proxy.xdoge", None, "'proxy' has a section 'xdoge'"),
+        (CHAIN, "proxy.method", None, "'proxy' has a section 'method'"),
         (CHAIN, "controls", {"base": "uniform"}, "controls names 'base', which is taken"),
-        (CHAIN, "proxy.xdoge.intervall_batches", 1, "did you mean 'interval_batches'"),
+        (CHAIN, "proxy.method.intervall_batches", 1, "did you mean 'interval_batches'"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_what_was_found(save, content, place, value, message):
@@ -138,7 +138,7 @@ def test_a_schedule_of_weights_excludes_learning_them(save):
     base = change(BASE, "mixture.schedule", schedule)
     mixture = load_recipe(save(base)).run.mixture
     assert (mixture.lanes, mixture.sequence_length, mixture.schedule[0].ramp) == (1, None, "10ba")
-    with pytest.raises(RecipeError, match="xdoge learns the weights that mixture.schedule sets; leave one"):
-        load_recipe(save({**base, "kind": "proxy", "xdoge": XDOGE}))
+    with pytest.raises(RecipeError, match="method learns the weights that mixture.schedule sets; leave one"):
+        load_recipe(save({**base, "kind": "proxy", "method": XDOGE}))
     with pytest.raises(RecipeError, match=r"unknown key 'mixture\.schedule\.0\.weight'; did you mean 'weights'"):
         load_recipe(save(change(BASE, "mixture.schedule", [{"at": "1ba", "weight": "natural"}])))

@@ -48,7 +48,7 @@ def run(tmp_path, content):
 def lines_of(folder: Path) -> dict:
     """Return the metrics that tell of the model, not of the machine."""
     metrics = metrics_of(folder)
-    return {name: own for name, own in metrics.items() if not name.startswith("store/") and name != "xdoge/seconds"}
+    return {name: own for name, own in metrics.items() if not name.startswith("store/") and name != "method/seconds"}
 
 
 def stored_bytes(streams: Path) -> int:
@@ -57,8 +57,8 @@ def stored_bytes(streams: Path) -> int:
 
 def test_a_proxy_from_a_bucket_is_that_from_files_and_tells_what_it_fetched(streams, bucket, proxy, tmp_path):
     url = bucket.upload(streams, "of/run")
-    local = run(tmp_path, single(streams, tmp_path / "local", xdoge=XDOGE))
-    remote = run(tmp_path, single(url, tmp_path / "remote", xdoge=XDOGE, **cached(tmp_path / "cache")))
+    local = run(tmp_path, single(streams, tmp_path / "local", method=XDOGE))
+    remote = run(tmp_path, single(url, tmp_path / "remote", method=XDOGE, **cached(tmp_path / "cache")))
     assert remote.heldout == local.heldout
     assert lines_of(tmp_path / "remote") == lines_of(tmp_path / "local")
     learnt = [(tmp_path / name / "weights.jsonl").read_text() for name in ("local", "remote")]
@@ -84,7 +84,7 @@ def test_a_proxy_from_a_bucket_is_that_from_files_and_tells_what_it_fetched(stre
 def test_a_limit_that_is_too_small_is_refused_with_one_that_works(streams, bucket, tmp_path):
     """The sum of what training, probes and held-out splits need; one byte less is refused, and writes nothing."""
     url, mixture = bucket.upload(streams), RUN["mixture"] | {"window_samples": 7}
-    content = single(url, tmp_path / "run", xdoge=XDOGE, mixture=mixture, **cached(tmp_path / "cache", 1000))
+    content = single(url, tmp_path / "run", method=XDOGE, mixture=mixture, **cached(tmp_path / "cache", 1000))
     with pytest.raises(CacheError, match=r"^run 'proxy': training.cache_limit is 1,000 bytes, .* at a time: ") as told:
         run(tmp_path, content)
     numbers = [int(number.replace(",", "")) for number in str(told.value).split() if number[0].isdigit()]
@@ -105,7 +105,7 @@ def test_a_limit_that_is_too_small_is_refused_with_one_that_works(streams, bucke
     assert least < stored_bytes(streams)
     result = run(tmp_path, content | cached(tmp_path / "cache", least))
     assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.mds")) <= least
-    assert result.heldout == run(tmp_path, single(streams, tmp_path / "local", xdoge=XDOGE, mixture=mixture)).heldout
+    assert result.heldout == run(tmp_path, single(streams, tmp_path / "local", method=XDOGE, mixture=mixture)).heldout
     # Another cache is no other recipe: the run has ended, and stays so.
     again = run(tmp_path, content | cached(tmp_path / "elsewhere", "1 GB"))
     assert again == result

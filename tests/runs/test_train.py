@@ -61,7 +61,7 @@ def test_a_base_run_leaves_what_a_person_and_a_report_need(streams, tmp_path):
 
 
 def test_a_proxy_learns_weights_that_its_loader_follows(streams, tmp_path):
-    run(tmp_path, single(streams, tmp_path / "run", xdoge=XDOGE))
+    run(tmp_path, single(streams, tmp_path / "run", method=XDOGE))
     history = read_history(tmp_path / "run" / "weights.jsonl")
     assert [update.batch for update in history] == [0, 3, 6, 9, 12, 15, 18, 21]
     assert [update.at_batch for update in history[1:]] == [5, 8, 11, 14, 17, 20, 23]
@@ -72,7 +72,7 @@ def test_a_proxy_learns_weights_that_its_loader_follows(streams, tmp_path):
     metrics = metrics_of(tmp_path / "run")
     last = history[-1].weights
     for name, weight in last.items():
-        assert metrics[f"xdoge/weight/{name}"][21] == weight
+        assert metrics[f"method/weight/{name}"][21] == weight
         assert metrics[f"exposure/asked/{name}"][24] == pytest.approx(weight)
 
 
@@ -82,7 +82,7 @@ class PowerCut(BaseException):
 
 def test_a_run_that_was_cut_goes_on_exactly(streams, tmp_path, monkeypatch):
     """Cut between two checkpoints, of a proxy: what it reads, learns and logs is as if it had never stopped."""
-    run(tmp_path, single(streams, tmp_path / "whole", xdoge=XDOGE))
+    run(tmp_path, single(streams, tmp_path / "whole", method=XDOGE))
     seen: list[int] = []
 
     def cut(self, state, logger):
@@ -92,18 +92,18 @@ def test_a_run_that_was_cut_goes_on_exactly(streams, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Exposure, "batch_start", cut, raising=False)
     with pytest.raises(PowerCut):
-        run(tmp_path, single(streams, tmp_path / "cut", xdoge=XDOGE))
+        run(tmp_path, single(streams, tmp_path / "cut", method=XDOGE))
     (tmp_path / "cut" / "checkpoints" / "ba12-rank0.pt").write_bytes(b"half a checkpoint")
     (tmp_path / "cut" / "checkpoints" / "ba3-rank0.pt").write_bytes(b"old")
     assert RunFolder(tmp_path / "cut").newest_checkpoint().name == "ba10-rank0.pt"
     monkeypatch.setattr(Exposure, "batch_start", lambda self, state, logger: seen.append(int(state.timestamp.batch)))
-    run(tmp_path, single(streams, tmp_path / "cut", xdoge=XDOGE))
+    run(tmp_path, single(streams, tmp_path / "cut", method=XDOGE))
     assert seen == [*range(14), *range(10, 24)]
     ours, theirs = (tmp_path / name / "weights.jsonl" for name in ("cut", "whole"))
     assert ours.read_text() == theirs.read_text()
     cut_metrics, whole_metrics = metrics_of(tmp_path / "cut"), metrics_of(tmp_path / "whole")
     for metrics in (cut_metrics, whole_metrics):
-        del metrics["xdoge/seconds"]
+        del metrics["method/seconds"]
     assert cut_metrics == whole_metrics
     left = {name: sorted(p.name for p in (tmp_path / name / "checkpoints").iterdir()) for name in ("cut", "whole")}
     assert left == {"whole": ["ba20-rank0.pt", "ba24-rank0.pt"], "cut": ["ba10-rank0.pt", *left["whole"]]}
@@ -131,7 +131,7 @@ def test_a_run_cut_after_its_last_batch_only_ends(streams, tmp_path, monkeypatch
 @pytest.mark.filterwarnings("ignore:No batches were trained")
 def test_logs_that_lost_lines_are_mended_or_refused(streams, tmp_path):
     """Metrics are for people, who can do without a line; a learnt weight that is lost cannot be replayed."""
-    run(tmp_path, single(streams, tmp_path / "run", xdoge=XDOGE))
+    run(tmp_path, single(streams, tmp_path / "run", method=XDOGE))
     for name in ("metrics.jsonl", "weights.jsonl"):
         (tmp_path / "run" / "result.json").unlink(missing_ok=True)
         path = tmp_path / "run" / name
@@ -139,9 +139,9 @@ def test_logs_that_lost_lines_are_mended_or_refused(streams, tmp_path):
         path.write_text("".join([whole[0], '{"batch"\n', *whole[2:]]))
         if name == "weights.jsonl":
             with pytest.raises(StateError, match="weights.jsonl has 7 whole lines, but the checkpoint is of update 7"):
-                run(tmp_path, single(streams, tmp_path / "run", xdoge=XDOGE))
+                run(tmp_path, single(streams, tmp_path / "run", method=XDOGE))
         else:
-            run(tmp_path, single(streams, tmp_path / "run", xdoge=XDOGE))
+            run(tmp_path, single(streams, tmp_path / "run", method=XDOGE))
             assert path.read_text().splitlines(keepends=True) == [whole[0], *whole[2:]]
 
 
@@ -188,9 +188,9 @@ def test_another_recipe_in_the_same_folder_is_refused(streams, tmp_path):
     # How fast it runs may change, but where weights are learnt not what rounds differently.
     faster = RUN["training"] | {"microbatch_size": 10, "num_workers": 1}
     assert isinstance(run(tmp_path, single(streams, tmp_path / "run", training=faster))["base"], Result)
-    run(tmp_path, single(streams, tmp_path / "proxy", xdoge=XDOGE))
+    run(tmp_path, single(streams, tmp_path / "proxy", method=XDOGE))
     with pytest.raises(StateError, match="training.microbatch_size was 5, is 10"):
-        run(tmp_path, single(streams, tmp_path / "proxy", xdoge=XDOGE, training=faster))
+        run(tmp_path, single(streams, tmp_path / "proxy", method=XDOGE, training=faster))
     (tmp_path / "run" / "recipe.yaml").write_text("seed: [")
     with pytest.raises(StateError, match="recipe.yaml: damaged"):
         run(tmp_path, single(streams, tmp_path / "run"))
@@ -223,10 +223,10 @@ def test_one_stream_alone_is_trained_on_and_measured(streams, tmp_path):
     ("changes", "message"),
     [
         ({"training": RUN["training"] | {"warmup_batches": 24}}, "warmup_batches is 24, but the run has 24 batches"),
-        ({"xdoge": XDOGE | {"warmup_batches": 21}}, "the first learnt weights would act at batch 23|$"),
-        ({"xdoge": XDOGE | {"warmup_batches": 22}}, "the first learnt weights would act at batch 26"),
-        ({"xdoge": XDOGE | {"interval_batches": 30}}, "the first learnt weights would act at batch 32"),
-        ({"xdoge": XDOGE | {"sequences_per_stream": 10**6}}, "a probe of 5 streams 5,000,000 rows; expected 131,072"),
+        ({"method": XDOGE | {"warmup_batches": 21}}, "the first learnt weights would act at batch 23|$"),
+        ({"method": XDOGE | {"warmup_batches": 22}}, "the first learnt weights would act at batch 26"),
+        ({"method": XDOGE | {"interval_batches": 30}}, "the first learnt weights would act at batch 32"),
+        ({"method": XDOGE | {"sequences_per_stream": 10**6}}, "a probe of 5 streams 5,000,000 rows; expected 131,072"),
         ({"training": RUN["training"] | {"device": "gpu"}}, "torch finds none"),
     ],
 )
@@ -246,7 +246,7 @@ def test_a_batch_or_probe_that_the_processes_cannot_share_is_refused(streams, tm
         run(tmp_path, single(streams, tmp_path / "run"))
     mixture = RUN["mixture"] | {"batch_size": 8}
     with pytest.raises(RecipeError, match="2 sequences of 5 streams, 10 rows, which 4 processes cannot share"):
-        run(tmp_path, single(streams, tmp_path / "run", xdoge=XDOGE, mixture=mixture))
+        run(tmp_path, single(streams, tmp_path / "run", method=XDOGE, mixture=mixture))
 
 
 def test_a_damaged_held_out_shard_is_found_before_training(streams, tmp_path):
@@ -353,19 +353,3 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_its_place(streams
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert run(tmp_path, single(streams, tmp_path / "run"))["base"].batches == 24
-
-
-def test_scores_that_are_not_finite_end_the_run(streams, tmp_path, monkeypatch):
-    import mixstream.callbacks.xdoge as callback
-
-    scores = callback.backward_scores
-
-    def broken(*arguments):
-        measured = scores(*arguments)
-        measured.scores[0] = float("nan")
-        return measured
-
-    monkeypatch.setattr(callback, "backward_scores", broken)
-    with pytest.raises(ScoreError, match="scores are not finite"):
-        run(tmp_path, single(streams, tmp_path / "run", xdoge=XDOGE))
-    assert len(read_history(tmp_path / "run" / "weights.jsonl")) == 1

@@ -25,11 +25,11 @@ RUN = {
         "weight_lag": 2,
     },
 }
-XDOGE = {"interval_batches": 3, "mu": 0.02, "sequences_per_stream": 2}
+XDOGE = {"name": "xdoge", "interval_batches": 3, "mu": 0.02, "sequences_per_stream": 2}
 
 
 def single(streams: Path, out: Path, **changes) -> dict:
-    kind = "proxy" if "xdoge" in changes else "base"
+    kind = "proxy" if "method" in changes else "base"
     return {"version": 1, "kind": kind, "streams": str(streams), "out": str(out)} | RUN | changes
 
 
@@ -40,7 +40,7 @@ def chain(streams: Path, out: Path) -> dict:
         "kind": "chain",
         "streams": str(streams),
         "out": str(out),
-        "proxy": RUN | {"xdoge": XDOGE},
+        "proxy": RUN | {"method": XDOGE},
         "average_last": 0.5,
         "base": base,
         "controls": {"uniform": "uniform"},

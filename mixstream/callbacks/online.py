@@ -1,0 +1,317 @@
+"""Weights learnt online under Composer: a signal, a method, bounds, and the running loader follows.
+
+The loader samples by the weights and the loss is the plain mean; or the loader keeps its plan's weights and the loss
+carries the new ones (`mixstream.callbacks.weighting`). Only one of the two may.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from composer.core import Callback, State
+from composer.loggers import Logger
+from composer.utils import dist
+
+from mixstream.callbacks.logs import JsonLines
+from mixstream.callbacks.signals import Measured, SignalSource
+from mixstream.callbacks.weighting import LossWeights
+from mixstream.errors import ScoreError, StateError, WeightsError
+from mixstream.loader import MixtureLoader
+from mixstream.methods.bounds import Bounds
+from mixstream.methods.history import WeightsUpdate
+from mixstream.methods.online import Method, Observation
+from mixstream.methods.stages import Stages, neutral_scores, present_weights
+from mixstream.mixture.plan import named
+from mixstream.mixture.simplex import Float64
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How weights are learnt, apart from the method; K sources.
+
+    Attributes:
+        bounds: floors and caps of the weights.
+        start: (K,) the weights to begin with.
+        targets: (K,) coefficient of each source's loss in what is to fall; 1 each in the papers.
+        stages: when sources join.
+        interval_batches: batches between updates.
+        warmup_batches: no update before this many batches.
+        eta: learning rate of the updates; None: the model's.
+        max_refused: updates in a row that may be refused, since what was measured is not finite; one more ends the run.
+    """
+
+    bounds: Bounds
+    start: Float64
+    targets: Float64
+    stages: Stages
+    interval_batches: int
+    warmup_batches: int = 0
+    eta: float | None = None
+    max_refused: int = 5
+
+
+class OnlineWeights(Callback):
+    """Learns the streams' weights while a model trains, and gives them to its loader, or to its loss.
+
+    Every `interval_batches` it measures the method's signal, lets the method update the weights
+    (`mixstream.methods`), lays floors and caps on them, and hands them to the loader, which says at which batch they
+    act. Every update goes to Composer's loggers and, as one line, to weights.jsonl. The weights, the method's state
+    and the probes' position are in Composer's checkpoint.
+    """
+
+    def __init__(
+        self,
+        loader: MixtureLoader,
+        name: str,
+        method: Method,
+        signal: SignalSource,
+        terms: Terms,
+        log: Path,
+        loss_weights: LossWeights | None = None,
+    ) -> None:
+        """Learn weights for `loader`.
+
+        Args:
+            loader: the training loader.
+            name: of the method, for the logs.
+            method: decides.
+            signal: measures what the method needs.
+            terms: the rest.
+            log: path of weights.jsonl.
+            loss_weights: carries the weights, if the loader is not to: then it keeps those of its plan.
+
+        Raises:
+            WeightsError: the signal is not what the method needs.
+        """
+        if method.needs != signal.signal:
+            raise WeightsError(f"{name} needs the signal {method.needs!r}, but {signal.signal!r} is measured")
+        self._loader = loader
+        self._name = name
+        self._method = method
+        self._signal = signal
+        self._terms = terms
+        self._lines = JsonLines(log)
+        self._loss_weights = loss_weights
+        self._learnt = terms.start  # as if all sources were there: what the method goes on from
+        self._acting = self._at(0, self._learnt)
+        self._drawn = np.zeros(len(terms.start), dtype=np.int64)  # at the last update
+        self._num_lines = 1
+        self._num_refused = 0  # in a row
+        if loss_weights is not None:
+            loss_weights.weights = self._acting
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        """Cut the log back to where the run goes on; a new run starts it with its first weights.
+
+        Raises:
+            StateError: it has lost updates that the checkpoint knows of.
+            WeightsError: another callback weighs the loss.
+        """
+        others = [one for one in state.callbacks if isinstance(one, LossWeights) and one is not self._loss_weights]
+        if others:
+            raise WeightsError(
+                "LossWeights weighs the loss of a run whose sampling follows learnt weights: a source would count "
+                "twice; leave it out, or give it to OnlineWeights as its loss_weights"
+            )
+        if state.timestamp.batch == 0:
+            self._lines.cut_to(0)
+            self._log(0, 0)
+            return
+        kept = self._lines.cut_to(self._num_lines)
+        if kept < self._num_lines:
+            raise StateError(
+                f"weights.jsonl has {kept} whole lines, but the checkpoint is of update {self._num_lines - 1}, the "
+                f"{self._num_lines}th line; bring the file back, or begin the run anew in another folder"
+            )
+
+    def after_loss(self, state: State, logger: Logger) -> None:
+        """Let the signal see a training microbatch."""
+        self._signal.after_loss(state)
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Update the weights, if it is time and the run still has batches for them to act on.
+
+        Raises:
+            ScoreError: what was measured has not been finite too often in a row.
+        """
+        self._signal.batch_end(state)
+        batch, terms = int(state.timestamp.batch), self._terms
+        if batch % terms.interval_batches or batch >= self._loader.plan.num_batches:
+            return
+        if batch < terms.warmup_batches:
+            self._let_join(batch)
+            return
+        started = time.perf_counter()
+        measured = self._measure(state, batch)
+        eta = float(state.schedulers[0].get_last_lr()[0]) if terms.eta is None else terms.eta
+        seen = self._observe(batch, eta, measured)
+        try:
+            wanted = self._method.update(seen)
+        except ScoreError as problem:
+            self._refuse(batch, measured, str(problem))
+        else:
+            self._num_refused = 0
+            self._follow(batch, wanted)
+            self._log(batch, self._give(batch), measured, eta)
+        self._drawn = self._loader.ledger().drawn
+        seconds = time.perf_counter() - started
+        told = {"seconds": seconds, "eta": eta, "refused_in_a_row": float(self._num_refused)} | measured.metrics
+        logger.log_metrics({f"method/{key}": value for key, value in told.items()} | self._by_stream(measured))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next updates depend on, as one JSON string."""
+        content = {
+            "streams": self._loader.plan.streams,
+            "method": self._name,
+            "learnt": self._learnt.tolist(),
+            "acting": self._acting.tolist(),
+            "drawn": self._drawn.tolist(),
+            "num_lines": self._num_lines,
+            "num_refused": self._num_refused,
+            "of_method": self._method.state_dict(),
+            "of_signal": self._signal.state_dict(),
+        }
+        return {"online": json.dumps(content)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            StateError: it was made over other streams, by another method, or over other probes.
+        """
+        content = json.loads(state["online"])
+        if tuple(content["streams"]) != self._loader.plan.streams:
+            raise StateError(
+                f"the checkpoint's weights are of {content['streams']}, the plan's streams are "
+                f"{list(self._loader.plan.streams)}; resume with the plan it was saved under"
+            )
+        if content["method"] != self._name:
+            raise StateError(
+                f"the checkpoint's weights were learnt by {content['method']}, not by {self._name}; resume with that "
+                f"method, or begin a run anew with these weights as its first ones"
+            )
+        self._learnt = np.array(content["learnt"])
+        self._acting = np.array(content["acting"])
+        self._drawn = np.array(content["drawn"], dtype=np.int64)
+        self._num_lines = content["num_lines"]
+        self._num_refused = content["num_refused"]
+        self._method.load_state_dict(content["of_method"])
+        self._signal.load_state_dict(content["of_signal"])
+        if self._loss_weights is not None:
+            self._loss_weights.weights = self._acting
+
+    def _measure(self, state: State, batch: int) -> Measured:
+        """Return what is measured now, the same on every rank; sources that have not joined have neutral signals."""
+        presence = self._terms.stages.presence(batch)
+        measured = self._signal.measure(state, self._terms.targets * (presence > 0))
+        if measured.signal is None or self._signal.signal == "losses":  # of what was not read there are none
+            return measured
+        # The ranks' sums may differ in their last bits.
+        signal = neutral_scores(_of_rank_0(measured.signal), self._learnt, presence)
+        return Measured(signal, measured.losses, measured.metrics)
+
+    def _observe(self, batch: int, eta: float, measured: Measured) -> Observation:
+        plan, drawn = self._loader.plan, self._loader.ledger().drawn
+        read = drawn - self._drawn
+        return Observation(
+            batch=batch,
+            num_batches=plan.num_batches,
+            eta=eta,
+            weights=self._learnt,
+            shares=read / max(1, int(read.sum())),
+            drawn=drawn,
+            sizes=plan.sizes,
+            signal=measured.signal,
+        )
+
+    def _at(self, batch: int, learnt: Float64) -> Float64:
+        """Return the weights that act at a batch: of the sources that are there by then."""
+        presence = self._terms.stages.presence(batch)
+        if (presence == 1).all():
+            return learnt
+        return self._terms.bounds.present(presence).apply(present_weights(learnt, presence))
+
+    def _follow(self, batch: int, wanted: Float64) -> None:
+        self._learnt = _of_rank_0(self._terms.bounds.apply(wanted))
+        self._acting = _of_rank_0(self._at(batch, self._learnt))
+
+    def _let_join(self, batch: int) -> None:
+        """Before anything is learnt, only stages change the weights."""
+        acting = self._at(batch, self._learnt)
+        if not np.array_equal(acting, self._acting):
+            self._acting = acting
+            self._log(batch, self._give(batch), Measured(None))
+
+    def _give(self, batch: int) -> int:
+        """Hand the weights on; return the global batch from which they act."""
+        if self._loss_weights is None:
+            return self._loader.set_weights(named(self._acting, self._loader.plan.streams))
+        self._loss_weights.weights = self._acting
+        return batch
+
+    def _refuse(self, batch: int, measured: Measured, problem: str) -> None:
+        """Report what is not finite; the old weights stay.
+
+        Raises:
+            ScoreError: it is too often in a row.
+        """
+        self._num_refused += 1
+        self._log(batch, batch, measured, None, refused=problem)
+        if self._num_refused > self._terms.max_refused:
+            raise ScoreError(
+                f"batch {batch}: {self._num_refused} updates in a row were refused ({problem}); lower the learning "
+                f"rate, or look for the stream that it comes from in weights.jsonl"
+            )
+        warnings.warn(f"batch {batch}: no new weights: {problem}", RuntimeWarning, stacklevel=2)
+
+    def _log(
+        self,
+        batch: int,
+        at_batch: int,
+        measured: Measured | None = None,
+        eta: float | None = None,
+        refused: str | None = None,
+    ) -> None:
+        line = WeightsUpdate(
+            method=self._name,
+            update=0 if measured is None else self._num_lines,
+            batch=batch,
+            at_batch=at_batch,
+            weights=dict(named(self._acting, self._loader.plan.streams)),
+            scores=self._told(None if measured is None else measured.signal),
+            probe_losses=self._told(None if measured is None else measured.losses),
+            eta=eta,
+            refused=refused,
+        )
+        self._lines.append(line.model_dump())
+        if measured is not None:
+            self._num_lines += 1
+
+    def _told(self, values: Float64 | None) -> dict[str, float | None] | None:
+        """Return values by stream; None for what is not finite, which JSON cannot say."""
+        if values is None:
+            return None
+        told = zip(self._loader.plan.streams, values.tolist(), strict=True)
+        return {name: value if np.isfinite(value) else None for name, value in told}
+
+    def _by_stream(self, measured: Measured) -> dict[str, float]:
+        columns = {"weight": self._acting, "score": measured.signal, "loss": measured.losses}
+        return {
+            f"method/{what}/{name}": float(value)
+            for what, values in columns.items()
+            if values is not None
+            for name, value in zip(self._loader.plan.streams, values, strict=True)
+        }
+
+
+def _of_rank_0(values: Float64) -> Float64:
+    """Return rank 0's values on every rank."""
+    told = [values.tolist()]
+    dist.broadcast_object_list(told, src=0)
+    return np.array(told[0])

@@ -1,0 +1,249 @@
+"""A recipe's section `method` becomes the callbacks that learn weights, once all that can be checked has been."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from composer.core import Callback
+from composer.utils import dist
+
+from mixstream.callbacks.online import OnlineWeights, Terms
+from mixstream.callbacks.scores import provider_of
+from mixstream.callbacks.signals import Alignment, Excess, NoSignal, SignalSource, TrainingLosses
+from mixstream.callbacks.weighting import LossWeights
+from mixstream.errors import RecipeError, nearest
+from mixstream.loader import MixtureLoader
+from mixstream.methods.ado import ADO
+from mixstream.methods.bounds import Bounds, repeat_caps
+from mixstream.methods.doremi import DoReMi
+from mixstream.methods.families import family_prior
+from mixstream.methods.odm import ODM
+from mixstream.methods.online import Method
+from mixstream.methods.stages import Join, Stages, present_weights
+from mixstream.methods.temperature import TemperatureAnneal
+from mixstream.methods.xdoge import XDoGE
+from mixstream.mixture.apportion import MAX_BATCH_SIZE
+from mixstream.mixture.budget import repeat_budgets
+from mixstream.mixture.build import build_plan
+from mixstream.mixture.plan import Plan, named
+from mixstream.mixture.simplex import Float64
+from mixstream.runs.methods import (
+    AdoRecipe,
+    DoremiRecipe,
+    MethodRecipe,
+    OdmRecipe,
+    StageRecipe,
+    TemperatureRecipe,
+    XdogeRecipe,
+)
+from mixstream.runs.model import CausalLM
+from mixstream.runs.pretrained import check_pretrained, load_pretrained
+from mixstream.streams.catalog import Catalog
+from mixstream.streams.manifest import TokenizerInfo
+
+Bools = npt.NDArray[np.bool_]
+
+
+def first_weights(method: MethodRecipe, plan: Plan) -> dict[str, float] | None:
+    """Return the weights to plan with, where streams join later: none of theirs; None where none do.
+
+    Raises:
+        MixtureError: stages that cannot be, or no stream with weight is there at first.
+    """
+    if not method.stages:
+        return None
+    presence = _stages(method.stages, plan).presence(0)
+    return dict(named(present_weights(plan.weights, presence), plan.streams))
+
+
+def plan_probe(method: MethodRecipe, plan: Plan, catalog: Catalog) -> Plan | None:
+    """Return a uniform plan, the same number of rows of each stream in a batch, for as often as weights are learnt.
+
+    Returns:
+        The plan; None where the method needs no probes.
+    """
+    rows = method.rows_per_stream * len(plan.streams)
+    if not rows:
+        return None
+    probes = method.probes_per_update * (plan.num_batches // method.interval_batches + 1)
+    return build_plan(
+        catalog,
+        weights="uniform",
+        budget_tokens=probes * rows * plan.sequence_length,
+        batch_size=rows,
+        sequence_length=plan.sequence_length,
+        window_samples=plan.window_samples,
+        seed=plan.seed + 1,
+    )
+
+
+def check_method(method: MethodRecipe, plan: Plan, weight_lag: int) -> None:
+    """Refuse a run that is too short to learn weights, or whose processes cannot share its probes.
+
+    Raises:
+        RecipeError: with the numbers.
+    """
+    first = max(1, -(-method.warmup_batches // method.interval_batches)) * method.interval_batches
+    if first + weight_lag >= plan.num_batches:
+        raise RecipeError(
+            f"the first learnt weights would act at batch {first + weight_lag} (method.warmup_batches, "
+            f"interval_batches and training.weight_lag), but the run has {plan.num_batches} batches; lower them or "
+            f"raise mixture.budget_tokens"
+        )
+    ranks, per_stream = dist.get_world_size(), method.rows_per_stream
+    rows = per_stream * len(plan.streams)
+    if rows > MAX_BATCH_SIZE:
+        raise RecipeError(
+            f"method.sequences_per_stream is {per_stream}, a probe of {len(plan.streams)} streams {rows:,} rows; "
+            f"expected {MAX_BATCH_SIZE:,} at most"
+        )
+    if rows % ranks:
+        raise RecipeError(
+            f"a probe has {per_stream} sequences of {len(plan.streams)} streams, {rows} rows, which {ranks} processes "
+            f"cannot share evenly; change method.sequences_per_stream"
+        )
+
+
+def terms_of(method: MethodRecipe, plan: Plan, start: Float64) -> Terms:
+    """Return how weights are learnt, apart from the method.
+
+    Args:
+        method: the recipe's section.
+        plan: of the run.
+        start: (K,) first weights, as if all streams were there from the first. A stream of weight 0 is left out, if
+            the mixture has no floor.
+
+    Raises:
+        MixstreamError: floors and caps that leave no mixture; a stream or language that is not there.
+    """
+    is_read = (start > 0) | (plan.floor > 0)
+    bounds, stages = _bounds(method, plan, is_read), _stages(method.stages, plan)
+    for batch in stages.first_batches if method.stages else ():
+        bounds.present(stages.presence(batch))
+    return Terms(
+        bounds=bounds,
+        start=start,
+        targets=_targets(method, plan, is_read),
+        stages=stages,
+        interval_batches=method.interval_batches,
+        warmup_batches=method.warmup_batches,
+        eta=method.eta if isinstance(method, XdogeRecipe) else None,
+        max_refused=method.max_refused,
+    )
+
+
+def _bounds(method: MethodRecipe, plan: Plan, is_read: Bools) -> Bounds:
+    floor = plan.floor if method.floor is None else method.floor
+    numbers = np.unique(languages_of(plan), return_inverse=True)[1] if method.floor_of == "language" else None
+    has_floor = is_read if numbers is None else np.bincount(numbers, is_read) > 0
+    cap = np.where(is_read, _caps(method, plan), 0.0)
+    return Bounds(np.where(has_floor, floor, 0.0), cap, method.floor_form, numbers, plan.streams)
+
+
+def learning_callbacks(
+    method: MethodRecipe, start: Float64, loader: MixtureLoader, probe: MixtureLoader | None, log: Path
+) -> list[Callback]:
+    """Return the callbacks that learn weights, in the order in which they are to see a batch.
+
+    Args:
+        method: the recipe's section.
+        start: (K,) first weights.
+        loader: of the training.
+        probe: of the probes, if the method needs any.
+        log: path of weights.jsonl.
+    """
+    plan = loader.plan
+    loss_weights = LossWeights(start) if method.apply == "loss" else None
+    learner = OnlineWeights(
+        loader,
+        method.name,
+        method_of(method, plan),
+        signal_of(method, plan, probe),
+        terms_of(method, plan, start),
+        log,
+        loss_weights,
+    )
+    return [learner] if loss_weights is None else [learner, loss_weights]
+
+
+def method_of(method: MethodRecipe, plan: Plan) -> Method:
+    """Return the method that a recipe names."""
+    if isinstance(method, XdogeRecipe):
+        prior = None if method.families is None else family_prior(method.families, languages_of(plan))
+        return XDoGE(
+            mu=method.mu,
+            form=method.form,
+            ema=method.ema,
+            prior=prior,
+            prior_strength=method.prior_strength,
+            saturation=method.saturation,
+        )
+    if isinstance(method, DoremiRecipe):
+        return DoReMi(eta=method.eta, smoothing=method.smoothing)
+    if isinstance(method, OdmRecipe):
+        return ODM()
+    if isinstance(method, AdoRecipe):
+        return ADO()
+    assert isinstance(method, TemperatureRecipe), "the last of them"
+    return TemperatureAnneal(start=method.start, end=method.end)
+
+
+def signal_of(method: MethodRecipe, plan: Plan, probe: MixtureLoader | None) -> SignalSource:
+    """Return what measures for a method, on batches of `probe` if it needs any."""
+    if isinstance(method, XdogeRecipe):
+        assert probe is not None, "it was planned"
+        return Alignment(probe, provider_of(method.scores), method.probe)
+    if isinstance(method, DoremiRecipe):
+        assert probe is not None, "it was planned"
+        return Excess(probe, CausalLM(load_pretrained(_reference(method.reference))))
+    if isinstance(method, TemperatureRecipe):
+        return NoSignal()
+    return TrainingLosses(len(plan.streams))
+
+
+def _targets(method: MethodRecipe, plan: Plan, is_read: Bools) -> Float64:
+    asked = method.targets if isinstance(method, XdogeRecipe) else None
+    if asked is None:
+        return is_read.astype(np.float64)
+    unknown = [name for name in asked if name not in plan.streams]
+    if unknown:
+        raise RecipeError(f"method.targets names {unknown[0]!r}, which is no stream{nearest(unknown[0], plan.streams)}")
+    return np.isin(plan.streams, asked).astype(np.float64)
+
+
+def _stages(stages: tuple[StageRecipe, ...], plan: Plan) -> Stages:
+    batches = plan.num_batches
+    joins = (Join(stage.streams, round(stage.at * batches), round(stage.ramp * batches)) for stage in stages)
+    return Stages(plan.streams, tuple(joins))
+
+
+def _caps(method: MethodRecipe, plan: Plan) -> Float64:
+    caps = method.caps
+    if caps is None:
+        return np.ones(len(plan.streams))
+    budgets = repeat_budgets(caps.max_repeats, plan.streams)
+    limits = np.array([np.inf if budget is None else budget for budget in budgets])
+    return repeat_caps(limits, plan.sizes * plan.sequence_length * caps.size, caps.budget_tokens)
+
+
+def languages_of(plan: Plan) -> list[str]:
+    """Return each stream's language; its name, where it does not say one."""
+    return [entry.language or entry.name for entry in plan.entries]
+
+
+def _reference(name: str) -> str:
+    """Return the checkpoint that a run left, or the one that is named."""
+    left = Path(name) / "model"
+    return str(left) if left.is_dir() else name
+
+
+def check_reference(method: MethodRecipe, plan: Plan, tokenizer: TokenizerInfo) -> None:
+    """Refuse a reference model that cannot judge the plan's tokens.
+
+    Raises:
+        RecipeError: it is not there, or has learnt other tokens.
+    """
+    if isinstance(method, DoremiRecipe):
+        check_pretrained(_reference(method.reference), plan, tokenizer)
