@@ -86,19 +86,22 @@ class CentralDifferences:
 def settle(at: Callable[[float], tuple[Float64, Float64]], start: float) -> tuple[float, tuple[Float64, Float64]]:
     """Return the greatest factor on the step, `start` halved some times, that half of it agrees with.
 
+    A curved loss makes the scores of h and h / 2 differ by a term in h^2, a fourth with each halving; rounding by one
+    in 1 / h, twice as much. So a smaller step is better only where it brings them closer by half at least.
+
     Args:
         at: measures (scores, losses), (K,) each, with a factor.
         start: the first factor.
 
     Returns:
-        The factor and what was measured with it; where none agrees, the one that came nearest to it.
+        The factor and what was measured with it; where none agrees, the best of those tried.
     """
     factor, measured = start, at(start)
     nearest, best = math.inf, (factor, measured)
     for _ in range(MAX_HALVINGS):
         halved = at(factor / 2)
         apart = disagreement(measured[0], halved[0])
-        if apart < nearest:
+        if apart < nearest / 2:
             nearest, best = apart, (factor, measured)
         if apart <= AGREEMENT:
             break

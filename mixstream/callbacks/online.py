@@ -116,8 +116,8 @@ class OnlineWeights(Callback):
         others = [one for one in state.callbacks if isinstance(one, LossWeights) and one is not self._loss_weights]
         if others:
             raise WeightsError(
-                "LossWeights weighs the loss of a run whose sampling follows learnt weights: a source would count twice; "
-                "leave it out, or give it to OnlineWeights as its loss_weights"
+                "LossWeights weighs the loss of a run whose sampling follows learnt weights: a source would count "
+                "twice; leave it out, or give it to OnlineWeights as its loss_weights"
             )
         if state.timestamp.batch == 0:
             self._lines.cut_to(0)
@@ -265,8 +265,8 @@ class OnlineWeights(Callback):
         self._log(batch, batch, measured, None, refused=problem)
         if self._num_refused > self._terms.max_refused:
             raise ScoreError(
-                f"batch {batch}: {self._num_refused} updates in a row were refused ({problem}); lower the learning rate, "
-                f"or look for the stream that it comes from in weights.jsonl"
+                f"batch {batch}: {self._num_refused} updates in a row were refused ({problem}); lower the learning "
+                f"rate, or look for the stream that it comes from in weights.jsonl"
             )
         warnings.warn(f"batch {batch}: no new weights: {problem}", RuntimeWarning, stacklevel=2)
 

@@ -18,9 +18,9 @@ from mixstream.runs.model import build_model
 from mixstream.runs.recipe import ModelRecipe
 
 MODEL = ModelRecipe(hidden_size=16, intermediate_size=24, num_layers=1, num_heads=2)
-sources = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 20), st.floats(0, 10)), min_size=1, max_size=8).filter(
-    lambda drawn: sum(rows for _, rows, _ in drawn) > 0 and sum(weight for weight, _, _ in drawn) > 1e-3
-)
+sources = st.lists(
+    st.tuples(st.just(0.0) | st.floats(1e-9, 1), st.integers(0, 20), st.floats(0, 10)), min_size=1, max_size=8
+).filter(lambda drawn: sum(rows for _, rows, _ in drawn) > 0 and sum(weight for weight, _, _ in drawn) > 1e-3)
 
 
 @given(sources)
