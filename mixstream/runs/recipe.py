@@ -94,7 +94,7 @@ class ProxiesRecipe(AveragedRecipe):
     """Proxies of several sizes and seeds: what they learn is averaged over them too, and its spread noted.
 
     Attributes:
-        run: what they have in common; it has neither model nor seed.
+        run: what they have in common; the file gives it neither model nor seed, and it is read with the first model.
         models: {name: model}.
         seeds: of each model's runs.
     """
@@ -106,17 +106,6 @@ class ProxiesRecipe(AveragedRecipe):
     run: RunRecipe
     models: Annotated[dict[RunName, ModelRecipe], Field(min_length=1)]
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _begins_with_one_of_its_models(cls, data: Any) -> Any:
-        run, models = (data.get(key) if isinstance(data, dict) else None for key in ("run", "models"))
-        if not (isinstance(run, dict) and isinstance(models, dict) and models):
-            return data
-        own = {"model": "models", "seed": "seeds"}
-        for key in own.keys() & run.keys():
-            raise ValueError(f"run.{key} is given, but each proxy has its own; leave it out, {own[key]} has them all")
-        return data | {"run": run | {"model": next(iter(models.values()))}}
 
     @model_validator(mode="after")
     def _has_each_seed_once(self) -> ProxiesRecipe:
@@ -179,10 +168,24 @@ def load_recipe(
         training = run.get("training") if isinstance(run, dict) else None
         if isinstance(training, dict):
             training |= {key: value for key, value in cache.items() if value is not None}
+    if kind == "proxies":
+        _give_first_model(content, path)
     recipe = parse(KINDS[kind], content, str(path), error=RecipeError)
     assert isinstance(recipe, SingleRecipe | ChainRecipe | ProxiesRecipe)
     _check(recipe, path)
     return recipe
+
+
+def _give_first_model(content: dict[str, Any], path: Path) -> None:
+    """Let the run that proxies have in common be a whole one."""
+    run, models = content.get("run"), content.get("models")
+    if not isinstance(run, dict):
+        return
+    for key, own in {"model": "models", "seed": "seeds"}.items():
+        if key in run:
+            raise RecipeError(f"{path}: run.{key} is given, but each proxy has its own; leave it out, '{own}' has them")
+    if isinstance(models, dict) and models:
+        content["run"] = run | {"model": next(iter(models.values()))}
 
 
 def dump_yaml(recipe: FileModel) -> str:
