@@ -24,7 +24,7 @@ from mixstream.callbacks.scores import PROVIDERS, provider_of
 from mixstream.errors import ScoreError
 
 ROWS = [5, 3, 4, 4]
-SHARINGS = ("even", "uneven", "empty")
+WAYS = (("even", "papers"), ("uneven", "papers"), ("empty", "papers"), ("uneven", "transfer"))
 TARGETS = {"papers": np.ones(4), "transfer": np.array([0.0, 1.0, 0.0, 0.5])}
 
 
@@ -55,7 +55,7 @@ def trainer_of(model, **options):
         model=model,
         optimizers=torch.optim.SGD(model.parameters(), lr=0.1),
         device="cpu",
-        device_train_microbatch_size=3,
+        device_train_microbatch_size=7,
         progress_bar=False,
         **options,
     )
@@ -80,12 +80,12 @@ def untouched(state, measure):
     return told
 
 
-def measured(state, names, key, sharings=SHARINGS):
-    """Return what all of `names` measure, in these ways to share rows, {key, name, sharing, targets: numbers}."""
+def measured(state, names, key, ways=WAYS):
+    """Return what all of `names` measure, in these ways, {"key name sharing targets": numbers}."""
     rank, ranks = dist.get_global_rank(), dist.get_world_size()
     first, second = planted(ROWS, seed=1), planted(ROWS, seed=2)
     told = {}
-    for sharing, name, targets in itertools.product(sharings, names, TARGETS):
+    for (sharing, targets), name in itertools.product(ways, names):
         parts = parts_of(sum(ROWS), ranks, sharing)
         scored, aggregate = (own_part(batch, parts, rank) for batch in (second, first))
         measure = functools.partial(provider_of(name).measure, state, scored, aggregate, TARGETS[targets])
@@ -151,27 +151,39 @@ def whole(state, part):
 def sharded(part):
     """Measure where every rank has a shard of each parameter."""
     told = {}
-    for kind, double, precision in ((Exact, True, "FULL"), (Wrapped, True, "FULL"), (Wrapped, False, "DEFAULT")):
-        model = small_model(kind).double() if double else small_model(kind)
+    kinds = {"units": (Wrapped, "FULL", WAYS), "sharded float32": (Wrapped, "DEFAULT", [("uneven", "papers")])}
+    if dist.get_world_size() == 2:
+        kinds["one unit"] = (Exact, "FULL", WAYS[2:])
+    for key, (kind, precision, ways) in kinds.items():
+        model = small_model(kind) if precision == "DEFAULT" else small_model(kind).double()
         fsdp = {"fsdp": {"state_dict_type": "sharded", "mixed_precision": precision}}
         state = trainer_of(model, parallelism_config=fsdp).state
-        key = f"{kind.__name__} {'float64' if double else 'float32'}"
-        told |= measured(state, ["fd"], key)
+        told |= measured(state, ["fd"], key, ways)
         gradient = AggregateGradient()
         gradient.measure(state, state.model, part, np.ones(4))
-        told[f"factor {key}"] = gradient._factor
-    told["parameters"] = sum(local(parameter).numel() for parameter in state.model.parameters())
-    for name in ("jvp", "kbackward"):
-        told[name] = refusal(functools.partial(provider_of(name).measure, state, part, None, np.ones(4)))
-    state = trainer_of(small_model(Boastful), parallelism_config=fsdp).state
-    told["boastful"] = refusal(lambda: provider_of("fd").measure(state, part, None, np.ones(4)))
-    partly = small_model()
+        told[f"{key} factor"] = gradient._factor
+        told[f"{key} parameters"] = sum(local(parameter).numel() for parameter in state.model.parameters())
+    return told | refused(state, fsdp, part)
+
+
+def refused(state, fsdp, part):
+    """Return what is said of what cannot be measured."""
+    told = {
+        name: refusal(functools.partial(provider_of(name).measure, state, part, None, np.ones(4)))
+        for name in ("jvp", "kbackward")
+    }
+    partly, old = small_model(), small_model()
     fully_shard(partly.model.model.layers[0])
-    told["partly"] = refusal(lambda: provider_of("fd").measure(state_of(partly), part, None, np.ones(4)))
-    old = small_model()
     old.model = FullyShardedDataParallel(old.model, device_id=torch.device("cpu"))
-    told["old"] = refusal(lambda: provider_of("fd").measure(state_of(old), part, None, np.ones(4)))
-    return told
+    states = {
+        "boastful": trainer_of(small_model(Boastful), parallelism_config=fsdp).state,
+        "partly": state_of(partly),
+        "old": state_of(old),
+    }
+    fd = provider_of("fd")
+    return told | {
+        name: refusal(functools.partial(fd.measure, own, part, None, np.ones(4))) for name, own in states.items()
+    }
 
 
 def on_a_rank(rank, ranks, port, out):
@@ -182,7 +194,7 @@ def on_a_rank(rank, ranks, port, out):
     dist.initialize_dist(get_device("cpu"))
     part = own_part(planted(ROWS, seed=1), parts_of(sum(ROWS), ranks, "even"), rank)
     told = whole(trainer_of(small_model().double()).state, part)
-    told |= measured(state_of(small_model(), 3), PROVIDERS, "float32", ["uneven"])
+    told |= measured(state_of(small_model(), 7), PROVIDERS, "float32", [("uneven", "papers")])
     if ranks > 1:
         told |= sharded(part)
     (out / f"{ranks}-{rank}.json").write_text(json.dumps(told))
