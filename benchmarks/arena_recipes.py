@@ -69,16 +69,15 @@ DEVICES = {
     "cpu": Setting(),
     "gpu": Setting(
         size="30M",
-        tokens=60_000_000,
-        batch_size=64,
+        tokens=20_000_000,
+        batch_size=32,
         sequence_length=512,
         learning_rate=1e-3,
         vocabulary=8192,
         heldout_samples=160,
-        shares="pt=0.5,ca.spoken=0.3,gl=0.3,eu.spoken=0.5,eu.wiki=0.05",
+        shares="gl=0.5,eu.wiki=0.2",
         device="gpu",
-        updates=150,
-        sequences_per_stream=8,
+        updates=120,
     ),
 }
 
