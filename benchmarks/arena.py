@@ -5,7 +5,7 @@ the same size, seed, tokens and repeat budgets, which differs in its weights alo
 Online methods first train a proxy of the same size and tokens: they cost about two runs. The table says so.
 
     python benchmarks/arena.py FOLDER_OF_CORPORA [--work runs/arena] [--only xdoge,uniform] [--seeds 3]
-    python benchmarks/arena.py FOLDER_OF_CORPORA --device gpu [--size 30M] [--tokens 60000000]
+    python benchmarks/arena.py FOLDER_OF_CORPORA --device gpu --at-once 4 --threads 3 [--size 30M]
 
 Runs are `mixstream train`, some at a time (--at-once), each in a process of its own. What has ended is kept in the work
 folder: the same command goes on after a stop, and tells of what there is (--report tells only).
