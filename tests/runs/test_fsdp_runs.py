@@ -90,7 +90,10 @@ def test_a_sharded_run_is_killed_and_goes_on_sharded_or_not(streams, tmp_path):
     ("fsdp", "message"),
     [
         ({}, r"training.fsdp shards the model over processes, but there is one; start several \(composer -n 8"),
-        ({"state_dict_type": "sharded"}, r"fsdp.state_dict_type: a run's checkpoints are whole \('full'\), so that any"),
+        (
+            {"state_dict_type": "sharded"},
+            r"fsdp.state_dict_type: a run's checkpoints are whole \('full'\), so that any",
+        ),
         ({"mixed_precision": "LOW"}, "fsdp.mixed_precision: .*'DEFAULT', 'PURE' or 'FULL'"),
         ({"reshard_after_forwards": True}, "unknown key .*; did you mean 'reshard_after_forward'"),
         (True, r"training.fsdp: .*\(found True\)"),
