@@ -24,7 +24,6 @@ from mixstream.errors import ScoreError
 from mixstream.loader import MixtureLoader
 from mixstream.methods.online import Signal
 from mixstream.mixture.simplex import Float64
-from mixstream.streams.cache.traffic import Traffic
 
 Probes = Literal["crossfit", "same_batch", "half_split"]
 
@@ -69,18 +68,9 @@ class SignalSource(Protocol):
         """Go on from there."""
         ...
 
-    def traffic(self) -> dict[str, Traffic]:
-        """Return what its probes have moved so far, by stream."""
-        ...
-
-    @property
-    def waited_seconds(self) -> float:
-        """Seconds that its probes were waited for."""
-        ...
-
 
 class NoSignal:
-    """For a method that asks for nothing; and the base of those that see no training batches, and have no probes."""
+    """For a method that asks for nothing; and the base of those that see no training batches."""
 
     signal: Signal | None = None
 
@@ -100,15 +90,6 @@ class NoSignal:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing."""
-
-    def traffic(self) -> dict[str, Traffic]:
-        """Return nothing."""
-        return {}
-
-    @property
-    def waited_seconds(self) -> float:
-        """Return 0."""
-        return 0.0
 
 
 class _Probing(NoSignal):
@@ -132,15 +113,6 @@ class _Probing(NoSignal):
         """Go on with the probe after the last one."""
         self._probe.load_state_dict(state["probe"])
         self._batches = None
-
-    def traffic(self) -> dict[str, Traffic]:
-        """Return what the probes have moved so far, by stream."""
-        return self._probe.traffic()
-
-    @property
-    def waited_seconds(self) -> float:
-        """Seconds that probes were waited for."""
-        return self._probe.waited_seconds
 
 
 class Alignment(_Probing):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
 from mixstream.cli.showing import say, show_learnt, show_plan, show_simulation
@@ -12,12 +14,17 @@ from mixstream.cli.streams import Streams, TokenColumn
 from mixstream.errors import StateError
 from mixstream.mixture.build import WINDOW_SAMPLES
 
+if TYPE_CHECKING:
+    from mixstream.streams.catalog import Catalog
+
 Out = Annotated[Path, typer.Option(help="Where to write.")]
 
 
 def plan(
     streams: Streams,
-    budget_tokens: Annotated[int, typer.Option(min=1, help="Tokens to read.")],
+    budget_tokens: Annotated[
+        str, typer.Option(help="Tokens to read; or keep_total, keep_largest, cap: as many as the corpora make.")
+    ],
     batch_size: Annotated[int, typer.Option(min=1, help="Samples of a global batch.")],
     out: Out = Path("plan.json"),
     weights: Annotated[
@@ -49,7 +56,7 @@ def plan(
     decided = build_plan(
         catalog,
         weights=weights,
-        budget_tokens=budget_tokens,
+        budget_tokens=_budget(budget_tokens, catalog, weights, budgets),
         batch_size=batch_size,
         max_repeats=budgets,
         floor=floor,
@@ -94,6 +101,28 @@ def _batches_of(run: Path) -> int:
     if result is None:
         raise StateError(f"{run}: holds no run that has ended (no result.json); let it go on to its end")
     return result.batches
+
+
+def _budget(given: str, catalog: Catalog, weights: str, max_repeats: dict[str, float] | None) -> int:
+    """Return a token budget: the number, or what rescaling the corpora to the weights makes."""
+    from mixstream.methods.rescaling import RescalingMode, target_size
+    from mixstream.mixture.budget import repeat_budgets
+    from mixstream.mixture.weights import resolve_weights
+
+    modes: dict[str, RescalingMode] = {"keep_total": "keep_total", "keep_largest": "keep_largest", "cap": "cap"}
+    if given not in modes:
+        try:
+            return int(given)
+        except ValueError:
+            raise typer.BadParameter(
+                f"--budget-tokens {given!r}; expected a whole number, keep_total, keep_largest or cap"
+            ) from None
+    sizes = np.array(list(catalog.tokens.values()), dtype=np.int64)
+    repeats = None
+    if given == "cap":
+        repeats = np.array([math.inf if own is None else own for own in repeat_budgets(max_repeats, catalog.names)])
+    asked = resolve_weights(weights, catalog.tokens, int(sizes.sum()))
+    return target_size(asked, sizes, modes[given], max_repeats=repeats, names=catalog.names)
 
 
 def _max_repeats(given: list[str] | None) -> dict[str, float] | None:
