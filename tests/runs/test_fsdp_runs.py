@@ -90,7 +90,10 @@ def test_a_sharded_run_is_killed_and_goes_on_sharded_or_not(streams, tmp_path):
     ("fsdp", "message"),
     [
         ({}, r"training.fsdp shards the model over processes, but there is one; start several \(composer -n 8"),
-        ({"state_dict_type": "sharded"}, r"fsdp.state_dict_type: a run's checkpoints are whole \('full'\), so that any"),
+        (
+            {"state_dict_type": "sharded"},
+            r"fsdp.state_dict_type: a run's checkpoints are whole \('full'\), so that any",
+        ),
         ({"mixed_precision": "LOW"}, "fsdp.mixed_precision: .*'DEFAULT', 'PURE' or 'FULL'"),
         ({"reshard_after_forwards": True}, "unknown key .*; did you mean 'reshard_after_forward'"),
         (True, r"training.fsdp: .*\(found True\)"),
@@ -102,6 +105,7 @@ def test_sharding_that_cannot_be_is_refused(streams, tmp_path, fsdp, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch, of itself
 def test_a_compiled_run_learns_what_another_does(streams, tmp_path, monkeypatch):
     """Traced as ever, but without the minute in which a C++ compiler makes code of it."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
