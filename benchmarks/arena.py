@@ -5,7 +5,7 @@ the same size, seed, tokens and repeat budgets, which differs in its weights alo
 Online methods first train a proxy of the same size and tokens: they cost about two runs. The table says so.
 
     python benchmarks/arena.py FOLDER_OF_CORPORA [--work runs/arena] [--only xdoge,uniform] [--seeds 3]
-    python benchmarks/arena.py FOLDER_OF_CORPORA --device gpu [--size 30M] [--tokens 60000000]
+    python benchmarks/arena.py FOLDER_OF_CORPORA --device gpu --at-once 4 --threads 3 [--size 30M]
 
 Runs are `mixstream train`, some at a time (--at-once), each in a process of its own. What has ended is kept in the work
 folder: the same command goes on after a stop, and tells of what there is (--report tells only).
@@ -99,7 +99,7 @@ def _call(*arguments: str) -> None:
 
 
 def _end_of(text: str) -> str:
-    return " ".join(text.strip().splitlines()[-3:])[-600:]
+    return (text.strip().splitlines() or ["no message"])[-1][:400]
 
 
 def run_all(tasks: list[Task], work: Path, at_once: int, threads: int) -> list[str]:
@@ -121,8 +121,9 @@ def run_all(tasks: list[Task], work: Path, at_once: int, threads: int) -> list[s
                     continue
                 del running[task.name]
                 if process.returncode or not has_ended(task, work):
-                    log = _end_of((work / f"{task.name}.log").read_text(errors="replace"))
-                    failed[task.name] = f"{task.name}: failed with status {process.returncode}: {log}"
+                    log = work / f"{task.name}.log"
+                    why = f"{_end_of(log.read_text(errors='replace'))} (all of it is in {log})"
+                    failed[task.name] = f"{task.name}: failed with status {process.returncode}: {why}"
                 told = failed.get(task.name, f"{task.name}: {time.perf_counter() - begun:.0f} s")
                 print(f"{told}; {len(waiting)} wait", file=sys.stderr, flush=True)
             time.sleep(POLL_SECONDS)
