@@ -105,6 +105,7 @@ def test_sharding_that_cannot_be_is_refused(streams, tmp_path, fsdp, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch, of itself
 def test_a_compiled_run_learns_what_another_does(streams, tmp_path, monkeypatch):
     """Traced as ever, but without the minute in which a C++ compiler makes code of it."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))

@@ -19,7 +19,7 @@ from mixstream.runs.learnt import learnt_by
 from mixstream.runs.recipe import load_recipe
 from mixstream.runs.sections import AverageRecipe
 
-NAMES = ["small-s1", "small-s2", "large-s1", "large-s2"]
+NAMES = ["large-s1", "large-s2", "small-s1", "small-s2"]
 
 
 def proxies(streams, out, **changes):
@@ -68,7 +68,7 @@ def test_weights_are_the_mean_over_batches_and_proxies_with_its_spread(trained):
     assert read_weights(trained / "weights.json") == told["weights"]
     # Sizes and seeds are the proxies' own.
     recipes = [(trained / name / "recipe.yaml").read_text() for name in NAMES]
-    assert ["hidden_size: 32" in text for text in recipes] == [False, False, True, True]
+    assert ["hidden_size: 32" in text for text in recipes] == [True, True, False, False]
     assert [text.splitlines()[0] for text in recipes] == ["seed: 1", "seed: 2"] * 2
 
 
