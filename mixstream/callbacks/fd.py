@@ -28,6 +28,7 @@ from mixstream.callbacks.rows import Batch, at_rest
 from mixstream.mixture.simplex import Float64
 
 AGREEMENT = 0.05  # of the greatest score, that scores at a step and at half of it may be apart
+NEAR = 0.5  # apart by less, they are of the same thing
 CHECK_INTERVAL = 50  # measurements from one check of the step to the next
 MAX_HALVINGS = 12
 
@@ -52,7 +53,8 @@ class CentralDifferences:
             probe = probe_of(state, model, scored, len(targets))
             if not math.isfinite(direction.squared_norm) or direction.squared_norm == 0:
                 losses = losses_along(state, model, probe, direction, (0.0,))[0]
-                return Scores(losses * 0 + direction.norm * 0, losses, direction.norm)
+                scores = losses * 0 + direction.norm * 0  # 0, or nan where something is not finite
+                return Scores(scores, losses, direction.norm)
             whole = wanted_change(state, model) * float(np.abs(targets).sum()) / direction.squared_norm
 
             def at(factor: float) -> tuple[Float64, Float64]:
@@ -86,21 +88,25 @@ class CentralDifferences:
 def settle(at: Callable[[float], tuple[Float64, Float64]], start: float) -> tuple[float, tuple[Float64, Float64]]:
     """Return the greatest factor on the step, `start` halved some times, that half of it agrees with.
 
+    A curved loss makes the scores of h and h / 2 differ by a term in h^2, a fourth with each halving; rounding by one
+    in 1 / h, twice as much. So a smaller step is better only where it brings them closer by half at least; and where
+    they have been near one another and come apart again, it is rounding that grows.
+
     Args:
         at: measures (scores, losses), (K,) each, with a factor.
         start: the first factor.
 
     Returns:
-        The factor and what was measured with it; where none agrees, the one that came nearest to it.
+        The factor and what was measured with it; where none agrees, the best of those tried.
     """
     factor, measured = start, at(start)
     nearest, best = math.inf, (factor, measured)
     for _ in range(MAX_HALVINGS):
         halved = at(factor / 2)
         apart = disagreement(measured[0], halved[0])
-        if apart < nearest:
+        if apart < nearest / 2:
             nearest, best = apart, (factor, measured)
-        if apart <= AGREEMENT:
+        if apart <= AGREEMENT or (nearest < NEAR and apart > 4 * nearest):
             break
         factor, measured = factor / 2, halved
     return best

@@ -101,6 +101,7 @@ class OnlineWeights(Callback):
         self._learnt = terms.start  # as if all sources were there: what the method goes on from
         self._acting = self._at(0, self._learnt)
         self._drawn = np.zeros(len(terms.start), dtype=np.int64)  # at the last update
+        self._acts_from = 0  # the global batch, of the weights that were given last
         self._num_lines = 1
         self._num_refused = 0  # in a row
         if loss_weights is not None:
@@ -121,7 +122,7 @@ class OnlineWeights(Callback):
             )
         if state.timestamp.batch == 0:
             self._lines.cut_to(0)
-            self._log(0, 0)
+            self._log(0)
             return
         kept = self._lines.cut_to(self._num_lines)
         if kept < self._num_lines:
@@ -158,7 +159,8 @@ class OnlineWeights(Callback):
         else:
             self._num_refused = 0
             self._follow(batch, wanted)
-            self._log(batch, self._give(batch), measured, eta)
+            self._give(batch)
+            self._log(batch, measured, eta)
         self._drawn = self._loader.ledger().drawn
         seconds = time.perf_counter() - started
         told = {"seconds": seconds, "eta": eta, "refused_in_a_row": float(self._num_refused)} | measured.metrics
@@ -171,6 +173,7 @@ class OnlineWeights(Callback):
             "method": self._name,
             "learnt": self._learnt.tolist(),
             "acting": self._acting.tolist(),
+            "acts_from": self._acts_from,
             "drawn": self._drawn.tolist(),
             "num_lines": self._num_lines,
             "num_refused": self._num_refused,
@@ -198,6 +201,7 @@ class OnlineWeights(Callback):
             )
         self._learnt = np.array(content["learnt"])
         self._acting = np.array(content["acting"])
+        self._acts_from = content["acts_from"]
         self._drawn = np.array(content["drawn"], dtype=np.int64)
         self._num_lines = content["num_lines"]
         self._num_refused = content["num_refused"]
@@ -246,14 +250,15 @@ class OnlineWeights(Callback):
         acting = self._at(batch, self._learnt)
         if not np.array_equal(acting, self._acting):
             self._acting = acting
-            self._log(batch, self._give(batch), Measured(None))
+            self._give(batch)
+            self._log(batch, Measured(None))
 
-    def _give(self, batch: int) -> int:
-        """Hand the weights on; return the global batch from which they act."""
+    def _give(self, batch: int) -> None:
+        """Hand the weights on, and note from which global batch they act."""
         if self._loss_weights is None:
-            return self._loader.set_weights(named(self._acting, self._loader.plan.streams))
-        self._loss_weights.weights = self._acting
-        return batch
+            self._acts_from = self._loader.set_weights(named(self._acting, self._loader.plan.streams))
+        else:
+            self._loss_weights.weights, self._acts_from = self._acting, batch
 
     def _refuse(self, batch: int, measured: Measured, problem: str) -> None:
         """Report what is not finite; the old weights stay.
@@ -262,7 +267,7 @@ class OnlineWeights(Callback):
             ScoreError: it is too often in a row.
         """
         self._num_refused += 1
-        self._log(batch, batch, measured, None, refused=problem)
+        self._log(batch, measured, refused=problem)
         if self._num_refused > self._terms.max_refused:
             raise ScoreError(
                 f"batch {batch}: {self._num_refused} updates in a row were refused ({problem}); lower the learning "
@@ -273,7 +278,6 @@ class OnlineWeights(Callback):
     def _log(
         self,
         batch: int,
-        at_batch: int,
         measured: Measured | None = None,
         eta: float | None = None,
         refused: str | None = None,
@@ -282,7 +286,7 @@ class OnlineWeights(Callback):
             method=self._name,
             update=0 if measured is None else self._num_lines,
             batch=batch,
-            at_batch=at_batch,
+            at_batch=self._acts_from,
             weights=dict(named(self._acting, self._loader.plan.streams)),
             scores=self._told(None if measured is None else measured.signal),
             probe_losses=self._told(None if measured is None else measured.losses),

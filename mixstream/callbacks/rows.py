@@ -22,9 +22,9 @@ Batch = dict[str, torch.Tensor]
 def own_model(state: State) -> ComposerModel:
     """Return the model without the wrappers that reduce gradients over ranks or compile it."""
     model: torch.nn.Module = state.model
-    if isinstance(model, OptimizedModule):
-        model = model._orig_mod
-    return cast(ComposerModel, model.module if isinstance(model, DistributedDataParallel) else model)
+    while isinstance(model, (OptimizedModule, DistributedDataParallel)):
+        model = model._orig_mod if isinstance(model, OptimizedModule) else model.module
+    return cast(ComposerModel, model)
 
 
 def microbatches(batch: Batch, state: State) -> Iterator[Batch]:

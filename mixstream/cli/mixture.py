@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixstream.cli.showing import say, show_plan, show_simulation, table
+from mixstream.cli.showing import say, show_learnt, show_plan, show_simulation
 from mixstream.cli.streams import Streams, TokenColumn
 from mixstream.errors import StateError
 from mixstream.mixture.build import WINDOW_SAMPLES
@@ -67,22 +67,33 @@ def plan(
 
 
 def weights(
-    run: Annotated[Path, typer.Argument(help="A proxy run's folder.")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs that learnt weights.")],
     out: Out = Path("weights.json"),
-    last: Annotated[float, typer.Option(min=0.0001, max=1, help="Share of the run, at its end.")] = 0.5,
+    last: Annotated[float, typer.Option(min=0.0001, max=1, help="Share of each run, at its end.")] = 0.5,
+    last_batches: Annotated[
+        int | None, typer.Option(min=1, help="So many batches of each run, at its end, instead of a share.")
+    ] = None,
 ) -> None:
-    """Average the weights that a proxy run learnt."""
-    from mixstream.methods.history import learnt_weights
-    from mixstream.mixture.weights import save_weights
+    """Average the weights that runs learnt: over the batches of each, and over the runs."""
+    from mixstream.methods.averaging import aggregate
+    from mixstream.runs.learnt import learnt_by, save_aggregate
+    from mixstream.runs.sections import AverageRecipe
+
+    part = f"the last {last:.0%}" if last_batches is None else f"the last {last_batches:,} batches"
+    average = AverageRecipe(last=last) if last_batches is None else AverageRecipe(last_batches=last_batches)
+    found = aggregate({str(run): learnt_by(run, average, _batches_of(run)) for run in runs})
+    save_aggregate(out, found, ", ".join(map(str, runs)))
+    show_learnt(found)
+    say(f"mean over {part} of {', '.join(map(str, runs))}; weights in {out}")
+
+
+def _batches_of(run: Path) -> int:
     from mixstream.runs.folder import RunFolder
 
     result = RunFolder(run).read_result()
     if result is None:
         raise StateError(f"{run}: holds no run that has ended (no result.json); let it go on to its end")
-    learnt = learnt_weights(run, last, result.batches)
-    save_weights(out, learnt, str(run))
-    table(("stream", "weight"), [(name, f"{weight:.4f}") for name, weight in learnt.items()])
-    say(f"mean over the last {last:.0%} of {run}; weights in {out}")
+    return result.batches
 
 
 def _max_repeats(given: list[str] | None) -> dict[str, float] | None:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from mixstream.methods.averaging import Aggregate
     from mixstream.mixture.plan import Plan
     from mixstream.mixture.simulate import Simulation
     from mixstream.runs.folder import Result
@@ -136,6 +137,16 @@ def show_simulation(found: Simulation, decided: Plan, least_cache: int) -> None:
         f"the run ends with batch {found.num_batches - 1:,} after {found.tokens:,} tokens, "
         f"{found.unread_tokens:,} below its token budget; {spent}"
     )
+
+
+def show_learnt(learnt: Aggregate) -> None:
+    """Show learnt weights, a stream a row; of several runs their spread too."""
+    if learnt.std is None:
+        table(("stream", "weight"), [(name, f"{weight:.4f}") for name, weight in learnt.weights.items()])
+        return
+    columns = (learnt.weights, learnt.std, learnt.least, learnt.greatest)
+    rows = [(name, *(f"{column[name]:.4f}" for column in columns)) for name in learnt.weights]
+    table(("stream", "weight", "spread", "least", "greatest"), rows)
 
 
 def show_results(results: Mapping[str, Result]) -> None:

@@ -36,10 +36,9 @@ def effective_repeats(repeats: Float64, saturation: Float64 | float) -> Float64:
     """
     _check(repeats, saturation)
     beyond = np.maximum(repeats - 1, 0)
-    scaled = beyond / saturation
-    # (1 - exp(-x)) / x, which is 1 at x = 0: so R* may be infinite.
-    worth = np.divide(-np.expm1(-scaled), scaled, out=np.ones_like(scaled), where=scaled > 0)
-    effective: Float64 = np.minimum(repeats, 1) + beyond * worth
+    finite = np.where(np.isinf(saturation), 1.0, saturation)
+    worth = np.where(np.isinf(saturation), beyond, -finite * np.expm1(-beyond / finite))
+    effective: Float64 = np.minimum(repeats, 1) + worth
     return effective
 
 

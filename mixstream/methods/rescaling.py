@@ -122,7 +122,7 @@ def rescale(
 
 
 def _exact_shares(weights: Float64, sizes_tokens: Int64, names: Sequence[str] | None) -> list[Fraction]:
-    """Return the weights as exact fractions of their exact sum."""
+    """Return the weights as exact fractions of their sum: 0.2 is 1/5, not the double that stands for it."""
     if weights.shape != sizes_tokens.shape:
         raise WeightsError(f"{len(weights)} weights for {len(sizes_tokens)} sources; give every source one")
     if not (np.isfinite(weights) & (weights >= 0)).all() or abs(math.fsum(weights) - 1) > SUM_TOLERANCE:
@@ -133,7 +133,7 @@ def _exact_shares(weights: Float64, sizes_tokens: Int64, names: Sequence[str] | 
     if len(empty):
         told = ", ".join(names[i] if names else f"source {i}" for i in empty[:5])
         raise BudgetError(f"{told} ({len(empty)} sources) has weight but no tokens; give it data, or weight 0")
-    exact = [Fraction(weight) for weight in weights.tolist()]
+    exact = [Fraction(repr(weight)) for weight in weights.tolist()]
     total = sum(exact)
     return [weight / total for weight in exact]
 
@@ -144,7 +144,7 @@ def _largest(shares: Sequence[Fraction], sizes_tokens: Int64, max_repeats: Float
     if not (allowed > 0).all():
         raise BudgetError(f"max_repeats {allowed.tolist()}; expected numbers above 0")
     limits: list[Fraction] = [
-        Fraction(repeats) * size / share
+        Fraction(repr(repeats)) * size / share
         for share, size, repeats in zip(shares, sizes_tokens.tolist(), allowed.tolist(), strict=True)
         if share and math.isfinite(repeats)
     ]

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mixstream.errors import WeightsError, nearest
-from mixstream.formats import FileModel, dump_json, load_json, parse, write_whole
+from mixstream.formats import FileModel, load_json, parse, write_whole
 from mixstream.mixture.simplex import Float64, check_weights
 
 MAX_EXPONENT = 100
@@ -29,12 +29,22 @@ class Weights(FileModel):
     Attributes:
         weights: by stream, sum 1.
         origin: where they come from.
+        spread: by stream, the standard deviation over the runs whose mean they are; from version 2 on.
     """
 
     format: Literal["mixstream.weights"] = "mixstream.weights"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     weights: dict[str, Weight]
     origin: str = ""
+    spread: dict[str, Annotated[float, Field(ge=0)]] | None = None
+
+    @model_validator(mode="after")
+    def _has_a_spread_from_version_2(self) -> Weights:
+        if (self.version == 1) != (self.spread is None):
+            raise ValueError(f"version {self.version}; a file with a spread is of version 2, one without of version 1")
+        if self.spread is not None and self.spread.keys() != self.weights.keys():
+            raise ValueError("spread is of other streams than weights")
+        return self
 
 
 def natural(sizes: Float64) -> Float64:
@@ -146,9 +156,15 @@ def read_weights(path: Path) -> Mapping[str, float]:
     return parse(Weights, content, str(path), REMEDY).weights
 
 
-def save_weights(path: Path, weights: Mapping[str, float], origin: str) -> None:
-    """Write a weights.json of `weights` that come from `origin`."""
-    write_whole(path, dump_json(Weights(weights=dict(weights), origin=origin)))
+def save_weights(
+    path: Path, weights: Mapping[str, float], origin: str, spread: Mapping[str, float] | None = None
+) -> None:
+    """Write a weights.json of `weights` that come from `origin`, with their `spread` over several runs."""
+    if spread is None:
+        content = Weights(weights=dict(weights), origin=origin)
+    else:
+        content = Weights(version=2, weights=dict(weights), origin=origin, spread=dict(spread))
+    write_whole(path, content.model_dump_json(indent=2, exclude_none=True) + "\n")  # version 1 knows no spread
 
 
 def _number(spec: str) -> float:

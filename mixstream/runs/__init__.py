@@ -1,13 +1,17 @@
 """What is run: a recipe becomes a Composer Trainer, or a chain of them.
 
 recipe     the recipe YAML: what we ask
+sections   its sections of model, training and averaging
 model      a causal language model whose loss is one number a row
+pretrained a Hugging Face checkpoint to go on with, checked
+saving     the trained model as a Hugging Face folder
+learnt     what runs have learnt, averaged over batches and over runs
 changes    in what a recipe and its streams differ from those that a run began with
 cache      what a run needs in its cache at a time
 folder     a run's folder: what belongs to it, where it goes on from
 migrate    a run carried over to a changed recipe or changed streams
 train      one run: proxy or base
-chain      proxy, its averaged weights, base, controls
+chain      proxy, its averaged weights, base, controls; proxies of several sizes and seeds
 """
 
 from mixstream.runs.recipe import load_recipe

@@ -1,4 +1,4 @@
-"""The chain: a proxy learns weights, a base run uses their average, controls differ in weights alone."""
+"""Recipes of several runs: the chain of proxy, base and controls, and proxies of several sizes and seeds."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from composer.utils import dist
 
 from mixstream.errors import MixstreamError
-from mixstream.methods.history import learnt_weights
+from mixstream.methods.averaging import aggregate
 from mixstream.mixture.weights import save_weights
 from mixstream.runs.folder import Result
-from mixstream.runs.recipe import ChainRecipe, Recipe, RunRecipe, SingleRecipe
+from mixstream.runs.learnt import learnt_by, save_aggregate
+from mixstream.runs.recipe import ChainRecipe, ProxiesRecipe, Recipe, RunRecipe, SingleRecipe
 from mixstream.runs.train import Run, check_apart, plan_mixture, plan_run, train
 from mixstream.streams.catalog import Catalog
 
@@ -36,7 +37,22 @@ def run_recipe(recipe: Recipe, on_run: OnRun, migrate: bool = False) -> dict[str
     """
     if isinstance(recipe, SingleRecipe):
         return {recipe.kind: _run(recipe.kind, recipe.run, recipe.streams, Path(recipe.out), on_run, migrate)}
+    if isinstance(recipe, ProxiesRecipe):
+        return _run_proxies(recipe, on_run, migrate)
     return _run_chain(recipe, on_run, migrate)
+
+
+def _run_proxies(recipe: ProxiesRecipe, on_run: OnRun, migrate: bool) -> dict[str, Result]:
+    streams, out = recipe.streams, Path(recipe.out)
+    for name, proxy in recipe.proxies.items():  # all that can be refused is refused before the first has trained
+        with _told_of(name):
+            plan_run(proxy, streams, out / name, migrate)
+    results = {name: _run(name, proxy, streams, out / name, on_run, migrate) for name, proxy in recipe.proxies.items()}
+    if dist.get_global_rank() == 0:
+        learnt = {name: learnt_by(out / name, recipe.averaging, result.batches) for name, result in results.items()}
+        save_aggregate(out / "weights.json", aggregate(learnt), ", ".join(str(out / name) for name in learnt))
+    dist.barrier()
+    return results
 
 
 def _run_chain(recipe: ChainRecipe, on_run: OnRun, migrate: bool) -> dict[str, Result]:
@@ -54,7 +70,7 @@ def _run_chain(recipe: ChainRecipe, on_run: OnRun, migrate: bool) -> dict[str, R
     results = {"proxy": _run("proxy", recipe.proxy, streams, out / "proxy", on_run, migrate)}
     learnt = out / "weights.json"
     if dist.get_global_rank() == 0:
-        weights_of_proxy = learnt_weights(out / "proxy", recipe.average_last, results["proxy"].batches)
+        weights_of_proxy = learnt_by(out / "proxy", recipe.averaging, results["proxy"].batches)
         save_weights(learnt, weights_of_proxy, str(out / "proxy"))
     dist.barrier()
     for name, weights in {"base": str(learnt), **recipe.controls}.items():

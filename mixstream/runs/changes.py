@@ -9,12 +9,14 @@ from mixstream.mixture.differences import KEPT, identity_differences
 from mixstream.mixture.plan import Plan
 from mixstream.runs.recipe import RunRecipe, all_keys
 
-# What a run may change when it goes on: none of it changes which samples are read. Device and microbatch size
-# change the last bits of sums, and so, after a while, the weights of a run that learns them.
+# What a run may change when it goes on: none of it changes which samples are read. Device, microbatch size, sharding
+# and compiling change the last bits of sums, and so, after a while, the weights of a run that learns them.
 MAY_CHANGE = frozenset(
     f"training.{key}" for key in ("num_workers", "checkpoint_batches", "cache_dir", "cache_limit", "verify_hashes")
 )
-MAY_CHANGE_UNLESS_LEARNING = MAY_CHANGE | {"training.device", "training.microbatch_size"}
+MAY_CHANGE_UNLESS_LEARNING = MAY_CHANGE | {
+    f"training.{key}" for key in ("device", "microbatch_size", "fsdp", "compile")
+}
 
 # What a migration carries a run over to: other reading, counted and measured in other ways. What the plan must keep
 # is looked up in the plan: a recipe can say the same in several ways.
@@ -48,18 +50,22 @@ def changes_of(before: RunRecipe, now: RunRecipe, planned: Plan | None, plan: Pl
     old, new = all_keys(before), all_keys(now)
     learns = before.method is not None or now.method is not None
     free = MAY_CHANGE if learns else MAY_CHANGE_UNLESS_LEARNING
-    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in free)
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _is_one_of(key, free))
     told = {key: f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys}
     of_plan = identity_differences(planned.identity, plan.identity) if planned else []
     everything = (*told.values(), *of_plan)
     if learns:
         return Changes(everything, tuple(f"{change} ({LEARNT})" for change in everything))
-    fixed = [f"{told[key]} ({REASONS.get(key.partition('.')[0], TRAINED)})" for key in keys if not _may_migrate(key)]
+    fixed = [
+        f"{told[key]} ({REASONS.get(key.partition('.')[0], TRAINED)})"
+        for key in keys
+        if not _is_one_of(key, MAY_MIGRATE)
+    ]
     return Changes(everything, (*fixed, *(_fixed_in(planned, plan) if planned else ())))
 
 
-def _may_migrate(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in MAY_MIGRATE)
+def _is_one_of(key: str, sections: frozenset[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 
 def _fixed_in(planned: Plan, plan: Plan) -> Iterable[str]:

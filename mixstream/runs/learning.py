@@ -28,7 +28,7 @@ from mixstream.mixture.apportion import MAX_BATCH_SIZE
 from mixstream.mixture.budget import repeat_budgets
 from mixstream.mixture.build import build_plan
 from mixstream.mixture.plan import Plan, named
-from mixstream.mixture.simplex import Float64
+from mixstream.mixture.simplex import Float64, check_floor
 from mixstream.runs.methods import (
     AdoRecipe,
     DoremiRecipe,
@@ -92,6 +92,11 @@ def check_method(method: MethodRecipe, plan: Plan, weight_lag: int) -> None:
             f"interval_batches and training.weight_lag), but the run has {plan.num_batches} batches; lower them or "
             f"raise mixture.budget_tokens"
         )
+    if isinstance(method, AdoRecipe) and plan.num_batches <= method.start_batches:
+        raise RecipeError(
+            f"ADO fits its first laws after method.start_batches {method.start_batches:,}, but the run has "
+            f"{plan.num_batches:,} batches; lower it, and method.ignore_batches below it"
+        )
     ranks, per_stream = dist.get_world_size(), method.rows_per_stream
     rows = per_stream * len(plan.streams)
     if rows > MAX_BATCH_SIZE:
@@ -138,6 +143,7 @@ def _bounds(method: MethodRecipe, plan: Plan, is_read: Bools) -> Bounds:
     floor = plan.floor if method.floor is None else method.floor
     numbers = np.unique(languages_of(plan), return_inverse=True)[1] if method.floor_of == "language" else None
     has_floor = is_read if numbers is None else np.bincount(numbers, is_read) > 0
+    check_floor(floor, int(has_floor.sum()))
     cap = np.where(is_read, _caps(method, plan), 0.0)
     return Bounds(np.where(has_floor, floor, 0.0), cap, method.floor_form, numbers, plan.streams)
 
@@ -183,9 +189,14 @@ def method_of(method: MethodRecipe, plan: Plan) -> Method:
     if isinstance(method, DoremiRecipe):
         return DoReMi(eta=method.eta, smoothing=method.smoothing)
     if isinstance(method, OdmRecipe):
-        return ODM()
+        return ODM(reward_scale=method.reward_scale)
     if isinstance(method, AdoRecipe):
-        return ADO()
+        return ADO(
+            ignore_batches=method.ignore_batches,
+            start_batches=method.start_batches,
+            refit_batches=method.refit_batches,
+            least=method.least,
+        )
     assert isinstance(method, TemperatureRecipe), "the last of them"
     return TemperatureAnneal(start=method.start, end=method.end)
 

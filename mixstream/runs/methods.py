@@ -152,15 +152,31 @@ class DoremiRecipe(ProbingRecipe):
 
 
 class OdmRecipe(OnlineRecipe):
-    """ODM, a bandit (EXP3) that likes streams of high loss; see `mixstream.methods.odm`."""
+    """ODM, a bandit (EXP3) that likes streams of high loss; see `mixstream.methods.odm`.
+
+    Attributes:
+        reward_scale: nats/token that count as a reward of 1.
+    """
 
     name: Literal["odm"]
+    reward_scale: PositiveFloat = 10.0
 
 
 class AdoRecipe(OnlineRecipe):
-    """ADO, which fits each stream's scaling law online; see `mixstream.methods.ado`."""
+    """ADO, which fits each stream's scaling law online; see `mixstream.methods.ado`.
+
+    Attributes:
+        ignore_batches: batches at the run's begin that no law is fitted to.
+        start_batches: batches before the first fit.
+        refit_batches: batches between fits.
+        least: least preference of a stream.
+    """
 
     name: Literal["ado"]
+    ignore_batches: NaturalInt = 500
+    start_batches: PositiveInt = 1000
+    refit_batches: PositiveInt = 1000
+    least: Share = 0.01
 
 
 class TemperatureRecipe(OnlineRecipe):

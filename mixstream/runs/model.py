@@ -71,7 +71,7 @@ def build_model(recipe: ModelRecipe, plan: Plan, seed: int) -> CausalLM:
     """
     tokenizer = check_model(recipe, plan)
     if recipe.pretrained is not None:
-        return CausalLM(load_pretrained(recipe.pretrained))  # type: ignore[no-untyped-call]
+        return CausalLM(load_pretrained(recipe.pretrained))
     config = transformers.LlamaConfig(  # type: ignore[no-untyped-call]
         vocab_size=tokenizer.vocab_size,
         hidden_size=recipe.hidden_size,

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import tokenizers
 import torch
 import transformers
-from transformers.utils import cached_file
+from safetensors import SafetensorError
+from transformers.utils.hub import cached_file
 
 from mixstream.errors import RecipeError
 from mixstream.formats import FileModel, read_json
@@ -67,11 +68,12 @@ def load_pretrained(name: str) -> Any:
         RecipeError: it has not all the weights that its config.json asks for, or they cannot be read.
     """
     try:
-        model, told = transformers.AutoModelForCausalLM.from_pretrained(
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             name, trust_remote_code=False, torch_dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as problem:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
         raise RecipeError(f"model.pretrained {name!r}: cannot be loaded ({_first_line(problem)}); {_OFFERED}") from None
+    model, told = loaded
     missing = sorted(told["missing_keys"])
     if missing:
         raise RecipeError(
@@ -94,6 +96,11 @@ def _config_of(name: str) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as problem:
+        if "custom code" in str(problem):
+            raise RecipeError(
+                f"model.pretrained {name!r} brings code of its own, which is never run; give a checkpoint of a family "
+                f"that transformers itself has"
+            ) from None
         where = "" if Path(name).is_dir() else "no such folder, and the hub does not give it: "
         raise RecipeError(f"model.pretrained {name!r}: {where}{_first_line(problem)}; {_OFFERED}") from None
     if type(config) not in transformers.AutoModelForCausalLM._model_mapping:

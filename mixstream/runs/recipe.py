@@ -13,7 +13,7 @@ from mixstream.formats import FileModel, load_yaml, parse
 from mixstream.mixture.build import WINDOW_SAMPLES
 from mixstream.mixture.schedule import Change
 from mixstream.runs.methods import MethodRecipe
-from mixstream.runs.sections import ModelRecipe, PositiveFloat, PositiveInt, Share, TrainingRecipe
+from mixstream.runs.sections import AveragedRecipe, ModelRecipe, PositiveFloat, PositiveInt, Share, TrainingRecipe
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]  # a folder beside weights.json and report.html
 
@@ -35,10 +35,13 @@ class MixtureRecipe(FileModel):
     token_column: str | None = None
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
 class RunRecipe(FileModel):
     """One run of a model over a mixture; with `method`, a proxy that learns the weights."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
+    seed: Seed = 17
     mixture: MixtureRecipe
     model: ModelRecipe
     training: TrainingRecipe
@@ -70,11 +73,10 @@ class SingleRecipe(RunRecipe):
         return RunRecipe.model_validate(self.model_dump(exclude={"version", "kind", "streams", "out"}))
 
 
-class ChainRecipe(FileModel):
+class ChainRecipe(AveragedRecipe):
     """The main job: a proxy learns weights, a base run uses them, controls differ in weights alone.
 
     Attributes:
-        average_last: share of the proxy run, at its end, over which its weights are averaged.
         base: its mixture's weights are ``proxy``.
         controls: {name of the run: its weights}.
     """
@@ -84,17 +86,51 @@ class ChainRecipe(FileModel):
     streams: str
     out: str
     proxy: RunRecipe
-    average_last: Annotated[float, Field(gt=0, le=1)]
     base: RunRecipe
     controls: dict[RunName, str | dict[str, float]] = Field(default_factory=dict)
 
 
-Recipe = SingleRecipe | ChainRecipe
+class ProxiesRecipe(AveragedRecipe):
+    """Proxies of several sizes and seeds: what they learn is averaged over them too, and its spread noted.
 
-KINDS: dict[str, type[SingleRecipe] | type[ChainRecipe]] = {
+    Attributes:
+        run: what they have in common; the file gives it neither model nor seed, and it is read with the first model.
+        models: {name: model}.
+        seeds: of each model's runs.
+    """
+
+    version: Literal[1]
+    kind: Literal["proxies"]
+    streams: str
+    out: str
+    run: RunRecipe
+    models: Annotated[dict[RunName, ModelRecipe], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _has_each_seed_once(self) -> ProxiesRecipe:
+        twice = [seed for seed in self.seeds if self.seeds.count(seed) > 1]
+        if twice:
+            raise ValueError(f"seed {twice[0]} stands twice in seeds; give each run its own")
+        return self
+
+    @property
+    def proxies(self) -> dict[str, RunRecipe]:
+        """The runs, by name."""
+        return {
+            f"{name}-s{seed}": self.run.model_copy(update={"model": model, "seed": seed})
+            for name, model in self.models.items()
+            for seed in self.seeds
+        }
+
+
+Recipe = SingleRecipe | ChainRecipe | ProxiesRecipe
+
+KINDS: dict[str, type[SingleRecipe] | type[ChainRecipe] | type[ProxiesRecipe]] = {
     "proxy": SingleRecipe,
     "base": SingleRecipe,
     "chain": ChainRecipe,
+    "proxies": ProxiesRecipe,
 }
 
 
@@ -126,16 +162,30 @@ def load_recipe(
     places = {"streams": streams, "out": out}
     content |= {key: str(place) for key, place in places.items() if place is not None}
     cache = {"cache_dir": None if cache_dir is None else str(cache_dir), "cache_limit": cache_limit}
-    for run in (content, content.get("proxy"), content.get("base")):
+    for run in (content, *map(content.get, ("proxy", "base", "run"))):
         if isinstance(run, dict) and "xdoge" in run:
             raise RecipeError(f"{path}: the section 'xdoge' is now 'method', with the key name: xdoge; rename it")
         training = run.get("training") if isinstance(run, dict) else None
         if isinstance(training, dict):
             training |= {key: value for key, value in cache.items() if value is not None}
+    if kind == "proxies":
+        _give_first_model(content, path)
     recipe = parse(KINDS[kind], content, str(path), error=RecipeError)
-    assert isinstance(recipe, SingleRecipe | ChainRecipe)
+    assert isinstance(recipe, SingleRecipe | ChainRecipe | ProxiesRecipe)
     _check(recipe, path)
     return recipe
+
+
+def _give_first_model(content: dict[str, Any], path: Path) -> None:
+    """Let the run that proxies have in common be a whole one."""
+    run, models = content.get("run"), content.get("models")
+    if not isinstance(run, dict):
+        return
+    for key, own in {"model": "models", "seed": "seeds"}.items():
+        if key in run:
+            raise RecipeError(f"{path}: run.{key} is given, but each proxy has its own; leave it out, '{own}' has them")
+    if isinstance(models, dict) and models:
+        content["run"] = run | {"model": next(iter(models.values()))}
 
 
 def dump_yaml(recipe: FileModel) -> str:
@@ -149,6 +199,10 @@ def _check(recipe: Recipe, path: Path) -> None:
     if isinstance(recipe, SingleRecipe):
         if (recipe.kind == "proxy") != (recipe.method is not None):
             raise RecipeError(f"{path}: kind {recipe.kind!r}; a proxy has a section 'method', a base run has none")
+        return
+    if isinstance(recipe, ProxiesRecipe):
+        if recipe.run.method is None:
+            raise RecipeError(f"{path}: 'run' has no section 'method', with which proxies learn weights")
         return
     if recipe.proxy.method is None or recipe.base.method is not None:
         raise RecipeError(f"{path}: 'proxy' has a section 'method', 'base' has none")

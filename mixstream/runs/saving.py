@@ -39,7 +39,7 @@ def save_model(state: State, folder: Path, tokenizer: TokenizerInfo, files: Iter
     """
     model: Any = own_model(state).model
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights = get_model_state_dict(model, options=options)  # of all ranks, on rank 0
+    weights: dict[str, Any] = get_model_state_dict(model, options=options)  # of all ranks, on rank 0
     if dist.get_global_rank() == 0:
         made = folder.with_name(f".{folder.name}.making")
         try:
@@ -57,7 +57,7 @@ def save_model(state: State, folder: Path, tokenizer: TokenizerInfo, files: Iter
     dist.barrier()
 
 
-def _write(model: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
+def _write(model: Any, weights: dict[str, Any], folder: Path) -> None:
     model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__.removeprefix("FSDP")]  # FSDP gives it a class of its own
@@ -66,7 +66,7 @@ def _write(model: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
         shutil.copymode(folder / "config.json", path)  # it is written for its owner alone
 
 
-def _with_ties(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _with_ties(model: torch.nn.Module, weights: dict[str, Any]) -> dict[str, Any]:
     """Return the weights such that those that are one in the model are one here: they are written once."""
     first: dict[int, str] = {}
     one = {name: first.setdefault(id(weight), name) for name, weight in model.named_parameters(remove_duplicate=False)}

@@ -1,4 +1,4 @@
-"""The sections of a recipe that tell of a model and of how it is trained."""
+"""The sections of a recipe that tell of a model, of how it is trained, and of how learnt weights are averaged."""
 
 from __future__ import annotations
 
@@ -152,3 +152,50 @@ class TrainingRecipe(FileModel):
         if self.num_workers > self.weight_lag:
             raise ValueError(f"num_workers {self.num_workers} read ahead beyond weight_lag {self.weight_lag}")
         return self
+
+
+class AverageRecipe(FileModel):
+    """Over which of its batches the weights that a run learnt are averaged: one of the three.
+
+    Attributes:
+        last: a share of the run, at its end.
+        last_batches: so many batches at its end; XDoGE's are 10,000.
+        half_life_batches: all of them, each counting half for every so many batches of age.
+    """
+
+    last: Annotated[float, Field(gt=0, le=1)] | None = None
+    last_batches: PositiveInt | None = None
+    half_life_batches: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> AverageRecipe:
+        given = self.model_dump(exclude_none=True)
+        if len(given) != 1:
+            raise ValueError(f"expected one of last, last_batches, half_life_batches, found {', '.join(given) or None}")
+        return self
+
+
+Average = Literal["all"] | AverageRecipe
+
+
+class AveragedRecipe(FileModel):
+    """A recipe whose proxies' weights are averaged.
+
+    Attributes:
+        average: over which batches of a proxy: ``all``, or a part of them.
+        average_last: the same as ``average: {last: ...}``.
+    """
+
+    average: Average | None = None
+    average_last: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _is_averaged_in_one_way(self) -> AveragedRecipe:
+        if (self.average is None) == (self.average_last is None):
+            raise ValueError("expected one of average (all, or {last_batches: 10000}) and average_last (a share)")
+        return self
+
+    @property
+    def averaging(self) -> Average:
+        """How it is averaged."""
+        return self.average if self.average is not None else AverageRecipe(last=self.average_last)

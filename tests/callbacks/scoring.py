@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,11 +69,16 @@ def small_model(kind=Exact, **config):
         return kind(transformers.LlamaForCausalLM(llama))
 
 
-def trained_model(num_sources=4, batches=30, **config):
-    """Return one that has learnt the first sources more than the last ones."""
+def trained_model(num_sources=4, **config):
+    """Return a copy of one that has learnt the first sources more than the last ones."""
+    return copy.deepcopy(_trained_model(num_sources, **config))
+
+
+@functools.cache
+def _trained_model(num_sources, **config):
     model = small_model(**config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for number in range(batches):
+    for number in range(30):
         batch = planted([2 * (num_sources - i) for i in range(num_sources)], seed=1000 + number)
         optimizer.zero_grad()
         row_losses(model, batch).mean().backward()
@@ -111,3 +117,8 @@ def written_out(model, scored, aggregate, targets):
 def error_of(scores, expected):
     """Return max |W - expected| / max |expected|."""
     return float(np.abs(scores - expected).max() / np.abs(expected).max())
+
+
+def order_of(scores):
+    """Return the sources from the least score to the greatest: the same order is a rank correlation of 1."""
+    return np.argsort(scores).tolist()

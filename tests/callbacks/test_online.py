@@ -110,10 +110,12 @@ def test_each_update_is_logged_and_acts_when_it_says(plan, tmp_path):
 def test_what_is_not_finite_is_refused_and_the_run_goes_on(plan, tmp_path):
     signal = Scores({10: [1, NAN, 0, 0, 0], 15: [float("inf"), 0, 0, 0, 0]})
     with pytest.warns(RuntimeWarning, match="batch 1[05]: no new weights: scores are not finite"):
-        fit(plan, tmp_path, signal, max_refused=2)
+        fit(plan, tmp_path, signal, max_refused=2, lag=7)
     history = read_history(tmp_path / "weights.jsonl")
     assert [line.refused is None for line in history] == [True, True, False, False, True, True]
     assert history[1].weights == history[2].weights == history[3].weights != history[4].weights
+    # Of a refused line the old weights act from when they did: the log says again what the loader was given.
+    assert [line.at_batch for line in history] == [0, 12, 12, 12, 27, 32]
     assert history[2].scores == dict(zip(plan.streams, [1, None, 0, 0, 0], strict=True))
 
 

@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from composer import Trainer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scoring import Toy, error_of, planted, state_of, toy_batch, trained_model, written_out
@@ -186,10 +187,13 @@ def test_a_compiled_model_is_measured_as_it_is_without(name, form):
     model = Toy(lambda weight, x: torch.tanh(x @ weight) ** 2, [0.5, 0.2])
     batch = toy_batch([[1.0, 2.0], [0.3, 0.4]], [0, 1])
     expected = provider_of(name).measure(state_of(model), batch, None, np.ones(2))
-    wrapped = torch.compile(model, backend=backend)
-    if form == "composer":  # as its Trainer does
-        model.forward = wrapped.dynamo_ctx(model.forward)
-    state = state_of(model if form == "composer" else wrapped)
+    if form == "composer":
+        steps = torch.optim.SGD(model.parameters(), lr=0.1)
+        options = {"device": "cpu", "optimizers": steps, "progress_bar": False}
+        state = Trainer(model=model, compile_config={"backend": backend}, **options).state
+        assert state.model is model
+    else:
+        state = state_of(torch.compile(model, backend=backend))
     state.model(batch)
     number = len(compiled)
     assert number > 0

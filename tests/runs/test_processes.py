@@ -228,5 +228,5 @@ def test_the_script_that_launchers_want_does_what_the_command_does(tmp_path):
     assert done.returncode == 2
     assert (
         done.stderr.strip()
-        == f"error: {recipe}: kind is 'bsae', expected one of proxy, base, chain; did you mean 'base'?"
+        == f"error: {recipe}: kind is 'bsae', expected one of proxy, base, chain, proxies; did you mean 'base'?"
     )

@@ -87,7 +87,7 @@ def test_a_recipe_writes_out_all_that_changes_results(save):
         (BASE, "training.learning_rate", float("nan"), r"training\.learning_rate"),
         (BASE, "training.device", "tpu", r"training\.device: .*'cpu' or 'gpu'"),
         (BASE, "version", 2, "version: .*1"),
-        (BASE, "kind", "bsae", "kind is 'bsae', expected one of proxy, base, chain; did you mean 'base'"),
+        (BASE, "kind", "bsae", "kind is 'bsae', expected one of proxy, base, chain, proxies; did you mean 'base'"),
         (BASE, "kind", "proxy", "a proxy has a section 'method'"),
         (BASE, "method", XDOGE, "a base run has none"),
         (BASE, "kind", ["base"], "kind is .'base'., expected one of"),
