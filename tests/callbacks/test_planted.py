@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import REPOSITORY
 
 
@@ -16,7 +17,10 @@ def planted():
     spec = importlib.util.spec_from_file_location("planted", REPOSITORY / "benchmarks" / "planted.py")
     sys.modules["planted"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # of so small a model more threads make it slower, many times on a busy machine
     yield module
+    torch.set_num_threads(threads)
     del sys.modules["planted"]
 
 
