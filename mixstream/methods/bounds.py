@@ -200,14 +200,15 @@ class Bounds:
             raise FloorError(f"floors of {floor.shape} for {count} {of}; give one number, or one for each")
         if not (np.isfinite(floor) & (floor >= 0)).all():
             raise FloorError(f"floor={floor.tolist()}; expected finite numbers of at least 0")
-        if floor.ndim == 0 and self.languages is None:
-            check_floor(float(floor), count)
         total = math.fsum(self.floors)
         if total > 1 + _SMALL:
-            each = floor.ndim == 0
-            found = f"floor={floor:g} for {count} {of} adds" if each else f"the floors of {count} {of} add"
-            remedy = f"choose a floor in [0, {round_down(1 / count)}]" if each else f"divide them by {round_up(total)}"
-            raise FloorError(f"{found} up to {total:g} of the mixture; {remedy} or drop streams")
+            held = self.floors[self.floors > 0]
+            if (held == held[0]).all():
+                check_floor(float(held[0]), len(held), of)
+            raise FloorError(
+                f"the floors of {len(held)} {of} add up to {total:g} of the mixture; divide them by {round_up(total)} "
+                f"or drop streams"
+            )
 
     def _check_caps(self) -> None:
         cap = self.cap

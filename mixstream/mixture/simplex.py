@@ -76,8 +76,8 @@ def _rounded(value: float, way: str) -> str:
     return f"{float(Context(prec=6, rounding=way).create_decimal(repr(float(value)))):g}"
 
 
-def check_floor(floor: float, count: int) -> None:
-    """Refuse a floor that `count` streams cannot all have.
+def check_floor(floor: float, count: int, of: str = "streams") -> None:
+    """Refuse a floor that `count` streams, or what else it is `of`, cannot all have.
 
     Raises:
         FloorError: with the sum and the largest floor that works.
@@ -86,7 +86,7 @@ def check_floor(floor: float, count: int) -> None:
         raise FloorError(f"floor={floor!r}; expected a finite number of at least 0")
     if floor * count > 1 + 1e-12:
         raise FloorError(
-            f"floor={floor} for {count} streams adds up to {floor * count:g} of the mixture; "
+            f"floor={floor} for {count} {of} adds up to {floor * count:g} of the mixture; "
             f"choose a floor in [0, {round_down(1 / count)}] or drop streams"
         )
 

@@ -261,6 +261,11 @@ def test_seventy_sources_and_ten_thousand_are_as_six():
     [
         ((0.02, np.ones(70)), FloorError, r"floor=0\.02 for 70 streams adds up to 1\.4 .* \[0, 0\.0142857\] or drop"),
         (
+            (np.where(np.arange(75) < 70, 0.02, 0), np.ones(75)),
+            FloorError,
+            r"floor=0\.02 for 70 streams adds up to 1\.4 of the mixture; choose a floor in \[0, 0\.0142857\] or drop",
+        ),
+        (
             (0.6, np.ones(4), "kl", np.array([0, 0, 1, 1])),
             FloorError,
             r"floor=0\.6 for 2 languages adds up to 1\.2 of the mixture; choose a floor in \[0, 0\.5\]",

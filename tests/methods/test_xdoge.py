@@ -156,11 +156,12 @@ def test_a_weight_of_zero_recovers_only_by_a_floor():
     assert update_weights(dead, np.array([0.0, 9.0]), eta=1, mu=0.1, floor=0.1) == pytest.approx([0.9, 0.1])
 
 
+@pytest.mark.parametrize("form", ["paper", "normalised"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_scores_that_are_not_finite_never_reach_the_weights(bad):
+def test_scores_that_are_not_finite_never_reach_the_weights(bad, form):
     with pytest.raises(ScoreError, match="not finite"):
         update_weights(ALPHA, np.array([1.0, bad, 0.0]), eta=1, mu=1)
-    method = XDoGE(mu=1, ema=0.5)
+    method = XDoGE(mu=1, ema=0.5, form=form)
     method.update(seen())
     before = method.state_dict()
     with pytest.raises(ScoreError, match="not finite.*the weights stay as they were"):
