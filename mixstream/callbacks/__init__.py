@@ -4,11 +4,10 @@ They ask one thing of the model: `loss` returns the mean token loss of every row
 Composer takes the mean; and one of the batch: its ``stream`` column.
 
     rows        losses by row and by source, over all ranks
-    scores      gradient-alignment scores, by the way that is asked for:
-    fd          by central differences, jvp by forward mode, kbackward by K backward passes
-    probes      a probe batch in microbatches, gradients: its G, differences: losses along G
-    parameters  a model's parameters, whole or in shards
-    xdoge       new weights into the running loader
+    scores/     gradient-alignment scores by central differences, forward mode, or K backward passes
+    signals     what an online method is told: alignment, excess over a reference, training losses
+    online      new weights, learnt by any method, into the running loader
+    weighting   or into the loss: rows that count alpha / p
     exposure    training loss, share and repeats by stream
     traffic     bytes, requests and time waited, where shards come through a cache
     heldout     held-out loss by stream and language

@@ -11,7 +11,6 @@ import torch
 from composer.core import State
 from composer.models import ComposerModel
 
-from mixstream.callbacks.probes import ScoreProvider
 from mixstream.callbacks.rows import (
     Batch,
     check_rows,
@@ -20,6 +19,7 @@ from mixstream.callbacks.rows import (
     over_ranks,
     sum_by_source,
 )
+from mixstream.callbacks.scores.probes import ScoreProvider
 from mixstream.errors import ScoreError
 from mixstream.loader import MixtureLoader
 from mixstream.methods.online import Signal

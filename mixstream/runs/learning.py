@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -125,8 +126,9 @@ def terms_of(method: MethodRecipe, plan: Plan, start: Float64) -> Terms:
     """
     is_read = (start > 0) | (plan.floor > 0)
     bounds, stages = _bounds(method, plan, is_read), _stages(method.stages, plan)
+    bounds.apply(start)  # streams without weight or floor may leave too little room under the caps
     for batch in stages.first_batches if method.stages else ():
-        bounds.present(stages.presence(batch))
+        bounds.present(stages.presence(batch)).apply(present_weights(start, stages.presence(batch)))
     return Terms(
         bounds=bounds,
         start=start,
@@ -145,7 +147,10 @@ def _bounds(method: MethodRecipe, plan: Plan, is_read: Bools) -> Bounds:
     has_floor = is_read if numbers is None else np.bincount(numbers, is_read) > 0
     check_floor(floor, int(has_floor.sum()))
     cap = np.where(is_read, _caps(method, plan), 0.0)
-    return Bounds(np.where(has_floor, floor, 0.0), cap, method.floor_form, numbers, plan.streams)
+    bounds = Bounds(np.where(has_floor, floor, 0.0), cap, method.floor_form, numbers, plan.streams)
+    if bounds.warning is not None:
+        warnings.warn(bounds.warning, UserWarning, stacklevel=2)
+    return bounds
 
 
 def learning_callbacks(

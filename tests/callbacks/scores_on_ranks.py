@@ -18,9 +18,9 @@ from composer.utils import dist, get_device
 from scoring import Exact, planted, small_model, state_of
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
-from mixstream.callbacks.gradients import AggregateGradient
-from mixstream.callbacks.parameters import local
 from mixstream.callbacks.scores import PROVIDERS, provider_of
+from mixstream.callbacks.scores.gradients import AggregateGradient
+from mixstream.callbacks.scores.parameters import local
 from mixstream.errors import ScoreError
 
 ROWS = [5, 3, 4, 4]

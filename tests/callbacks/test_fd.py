@@ -10,7 +10,7 @@ import pytest
 import torch
 from scoring import Toy, error_of, order_of, planted, small_model, state_of, toy_batch, trained_model, written_out
 
-from mixstream.callbacks.fd import CHECK_INTERVAL, CentralDifferences, disagreement, settle
+from mixstream.callbacks.scores.fd import CHECK_INTERVAL, CentralDifferences, disagreement, settle
 
 TWO = np.ones(2)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scoring import Toy, error_of, order_of, planted, state_of, toy_batch, trained_model, written_out
 
-from mixstream.callbacks.jvp import ForwardMode
+from mixstream.callbacks.scores.jvp import ForwardMode
 from mixstream.errors import ScoreError
 
 ONES = np.ones(4)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scoring import Toy, error_of, order_of, planted, state_of, toy_batch, trained_model, written_out
 
-from mixstream.callbacks.kbackward import KBackward
+from mixstream.callbacks.scores.kbackward import KBackward
 
 ONES = np.ones(4)
 FIRST, SECOND = planted([6, 3, 5, 4], seed=1), planted([6, 3, 5, 4], seed=2)

@@ -189,6 +189,11 @@ def test_what_cannot_be_is_refused_before_the_run(streams, tmp_path, method, cha
     assert not (tmp_path / "run").exists()
 
 
+def test_a_floor_that_may_be_broken_is_told(streams, tmp_path):
+    with pytest.warns(UserWarning, match="'clip' renormalises once"):
+        planned(streams, tmp_path, XDOGE | {"floor_form": "clip"})
+
+
 def test_the_old_name_of_the_section_is_told(streams, tmp_path):
     content = single(streams, tmp_path / "run", method=XDOGE)
     content["xdoge"] = content.pop("method")

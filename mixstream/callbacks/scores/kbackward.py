@@ -16,10 +16,10 @@ import torch
 from composer.core import State
 from composer.models import ComposerModel
 
-from mixstream.callbacks.gradients import AggregateGradient, add_gradient, weighted_loss
-from mixstream.callbacks.parameters import Direction, empty_direction, refuse_sharded, trainable
-from mixstream.callbacks.probes import Scores, check_counts, probe_of
 from mixstream.callbacks.rows import Batch, at_rest, over_ranks
+from mixstream.callbacks.scores.gradients import AggregateGradient, add_gradient, weighted_loss
+from mixstream.callbacks.scores.parameters import Direction, empty_direction, refuse_sharded, trainable
+from mixstream.callbacks.scores.probes import Scores, check_counts, probe_of
 from mixstream.mixture.simplex import Float64
 
 

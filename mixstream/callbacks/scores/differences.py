@@ -12,9 +12,9 @@ import torch
 from composer.core import Precision, State
 from composer.models import ComposerModel
 
-from mixstream.callbacks.parameters import Direction, local, reshard, trainable
-from mixstream.callbacks.probes import Probe, loss_sums, means
 from mixstream.callbacks.rows import looking
+from mixstream.callbacks.scores.parameters import Direction, local, reshard, trainable
+from mixstream.callbacks.scores.probes import Probe, loss_sums, means
 from mixstream.mixture.simplex import Float64
 
 CHANGE = 1e-2  # nats/token that a source's loss should change by, for float32

@@ -11,8 +11,8 @@ from composer.core import State
 from composer.models import ComposerModel
 from composer.utils import dist
 
-from mixstream.callbacks.parameters import is_sharded, reshard
 from mixstream.callbacks.rows import Batch, looking, microbatches, over_ranks, row_losses, sum_by_source
+from mixstream.callbacks.scores.parameters import is_sharded, reshard
 from mixstream.errors import ScoreError
 from mixstream.mixture.simplex import Float64
 

@@ -17,10 +17,10 @@ from composer.models import ComposerModel
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mixstream.callbacks.gradients import AggregateGradient
-from mixstream.callbacks.parameters import Direction, refuse_sharded
-from mixstream.callbacks.probes import Part, Scores, means, probe_of
 from mixstream.callbacks.rows import Batch, at_rest, looking, row_losses, sum_by_source
+from mixstream.callbacks.scores.gradients import AggregateGradient
+from mixstream.callbacks.scores.parameters import Direction, refuse_sharded
+from mixstream.callbacks.scores.probes import Part, Scores, means, probe_of
 from mixstream.errors import ScoreError
 from mixstream.mixture.simplex import Float64
 

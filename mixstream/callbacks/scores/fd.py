@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from composer.core import State
 
-from mixstream.callbacks.differences import losses_along, wanted_change
-from mixstream.callbacks.gradients import AggregateGradient
-from mixstream.callbacks.probes import Scores, probe_of
 from mixstream.callbacks.rows import Batch, at_rest
+from mixstream.callbacks.scores.differences import losses_along, wanted_change
+from mixstream.callbacks.scores.gradients import AggregateGradient
+from mixstream.callbacks.scores.probes import Scores, probe_of
 from mixstream.mixture.simplex import Float64
 
 AGREEMENT = 0.05  # of the greatest score, that scores at a step and at half of it may be apart

@@ -18,8 +18,9 @@ from composer.core import State
 from composer.models import ComposerModel
 from composer.utils import dist
 
-from mixstream.callbacks.differences import losses_along, wanted_change
-from mixstream.callbacks.parameters import (
+from mixstream.callbacks.rows import Batch, looking, over_ranks, row_losses
+from mixstream.callbacks.scores.differences import losses_along, wanted_change
+from mixstream.callbacks.scores.parameters import (
     Direction,
     check_sharding,
     empty_direction,
@@ -29,8 +30,7 @@ from mixstream.callbacks.parameters import (
     squared_norm,
     trainable,
 )
-from mixstream.callbacks.probes import Part, Probe, check_counts, probe_of
-from mixstream.callbacks.rows import Batch, looking, over_ranks, row_losses
+from mixstream.callbacks.scores.probes import Part, Probe, check_counts, probe_of
 from mixstream.errors import ScoreError
 from mixstream.mixture.simplex import Float64
 

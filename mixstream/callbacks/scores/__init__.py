@@ -7,16 +7,19 @@ with A and B two independent probe batches (cross-fitted), or one and the same (
     fd         two forward passes along G; the default, and the only one for sharded parameters
     jvp        one forward-mode pass along G; exact, where every kernel has its derivative
     kbackward  K backward passes; the reference
+
+    probes       a probe batch in microbatches, and what is measured on it
+    gradients    G, over all ranks; differences  losses along G; parameters  whole or in shards
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from mixstream.callbacks.fd import CentralDifferences
-from mixstream.callbacks.jvp import ForwardMode
-from mixstream.callbacks.kbackward import KBackward
-from mixstream.callbacks.probes import ScoreProvider, Scores
+from mixstream.callbacks.scores.fd import CentralDifferences
+from mixstream.callbacks.scores.jvp import ForwardMode
+from mixstream.callbacks.scores.kbackward import KBackward
+from mixstream.callbacks.scores.probes import ScoreProvider, Scores
 from mixstream.errors import RecipeError, nearest
 
 __all__ = ["PROVIDERS", "ScoreProvider", "Scores", "provider_of"]
