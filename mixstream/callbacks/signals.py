@@ -17,6 +17,7 @@ from mixstream.callbacks.rows import (
     measuring,
     microbatches,
     over_ranks,
+    rows_before,
     sum_by_source,
 )
 from mixstream.callbacks.scores.probes import ScoreProvider
@@ -136,7 +137,7 @@ class Alignment(_Probing):
         batch = self.next_probe()
         pairs: list[tuple[Batch, Batch | None]]
         if self._probes == "half_split":
-            first, second = halves(batch, len(targets))
+            first, second = halves(batch, rows_before(batch["stream"], len(targets), state))
             pairs = [(second, first), (first, second)]
         elif self._probes == "crossfit":
             pairs = [(self.next_probe(), batch)]
@@ -159,12 +160,18 @@ class Alignment(_Probing):
         self._provider.load_state_dict(state["provider"])
 
 
-def halves(batch: Batch, num_sources: int) -> tuple[Batch, Batch]:
-    """Return the rows of a batch in two parts, every other row of each source in the first."""
+def halves(batch: Batch, before: torch.Tensor) -> tuple[Batch, Batch]:
+    """Return the rows of a rank's part of a batch in two parts: of the global batch, every other row of each source.
+
+    Args:
+        batch: this rank's rows.
+        before: (K,) rows of each source on lower ranks; counted on from there, each half has half of every source,
+            the same rows on any number of ranks.
+    """
     stream = batch["stream"]
     is_first = torch.zeros(len(stream), dtype=torch.bool)
-    for source in range(num_sources):
-        is_first[torch.nonzero(stream == source).flatten()[::2]] = True
+    for source, already in enumerate(before.tolist()):
+        is_first[torch.nonzero(stream == source).flatten()[int(already) % 2 :: 2]] = True
     return tuple({key: column[own] for key, column in batch.items()} for own in (is_first, ~is_first))  # type: ignore[return-value]
 
 
