@@ -99,7 +99,8 @@ class OnlineWeights(Callback):
         self._lines = JsonLines(log)
         self._loss_weights = loss_weights
         self._learnt = terms.start  # as if all sources were there: what the method goes on from
-        self._acting = self._at(0, self._learnt)
+        # What is read at first is what was planned, whatever floors and stages make of it from the first update on.
+        self._acting = loader.plan.weights if loss_weights is None else self._at(0, self._learnt)
         self._drawn = np.zeros(len(terms.start), dtype=np.int64)  # at the last update
         self._acts_from = 0  # the global batch, of the weights that were given last
         self._num_lines = 1
@@ -112,7 +113,7 @@ class OnlineWeights(Callback):
 
         Raises:
             StateError: it has lost updates that the checkpoint knows of.
-            WeightsError: another callback weighs the loss.
+            WeightsError: another callback weighs the loss, or its own is not there to do it.
         """
         others = [one for one in state.callbacks if isinstance(one, LossWeights) and one is not self._loss_weights]
         if others:
@@ -120,11 +121,17 @@ class OnlineWeights(Callback):
                 "LossWeights weighs the loss of a run whose sampling follows learnt weights: a source would count "
                 "twice; leave it out, or give it to OnlineWeights as its loss_weights"
             )
+        later = state.callbacks[state.callbacks.index(self) + 1 :]
+        if self._loss_weights is not None and self._loss_weights not in later:
+            raise WeightsError(
+                "the loss_weights of OnlineWeights are not among the Trainer's callbacks after it, so the loss would "
+                "be the plain mean, or what is measured the weighted one; give callbacks=[learner, loss_weights]"
+            )
         if state.timestamp.batch == 0:
             self._lines.cut_to(0)
             self._log(0)
             return
-        kept = self._lines.cut_to(self._num_lines)
+        kept = int(_of_rank_0(np.array([self._lines.cut_to(self._num_lines)]))[0])  # no rank goes on alone
         if kept < self._num_lines:
             raise StateError(
                 f"weights.jsonl has {kept} whole lines, but the checkpoint is of update {self._num_lines - 1}, the "
@@ -150,7 +157,7 @@ class OnlineWeights(Callback):
             return
         started = time.perf_counter()
         measured = self._measure(state, batch)
-        eta = float(state.schedulers[0].get_last_lr()[0]) if terms.eta is None else terms.eta
+        eta = float(state.optimizers[0].param_groups[0]["lr"]) if terms.eta is None else terms.eta
         seen = self._observe(batch, eta, measured)
         try:
             wanted = self._method.update(seen)
@@ -273,7 +280,8 @@ class OnlineWeights(Callback):
                 f"batch {batch}: {self._num_refused} updates in a row were refused ({problem}); lower the learning "
                 f"rate, or look for the stream that it comes from in weights.jsonl"
             )
-        warnings.warn(f"batch {batch}: no new weights: {problem}", RuntimeWarning, stacklevel=2)
+        if dist.get_global_rank() == 0:
+            warnings.warn(f"batch {batch}: no new weights: {problem}", RuntimeWarning, stacklevel=2)
 
     def _log(
         self,
@@ -292,6 +300,7 @@ class OnlineWeights(Callback):
             probe_losses=self._told(None if measured is None else measured.losses),
             eta=eta,
             refused=refused,
+            apply="sampling" if self._loss_weights is None else "loss",
         )
         self._lines.append(line.model_dump())
         if measured is not None:

@@ -29,6 +29,7 @@ class WeightsUpdate(FileModel):
         mu: mirror-descent step, in lines of version 1.
         method: which one.
         refused: why there are no new weights, if there are none: the old ones go on.
+        apply: what they act on: the loader, or the loss, while the loader goes on with its plan's.
     """
 
     format: Literal["mixstream.weights_update"] = "mixstream.weights_update"
@@ -43,6 +44,7 @@ class WeightsUpdate(FileModel):
     eta: float | None
     mu: float | None = None
     refused: str | None = None
+    apply: Literal["sampling", "loss"] = "sampling"
 
 
 def read_history(path: Path) -> list[WeightsUpdate]:

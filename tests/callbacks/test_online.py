@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -153,15 +154,33 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(plan, tmp_path, in_los
     assert all(torch.equal(value, ends[1]["model"][name]) for name, value in ends[0]["model"].items())
 
 
+@pytest.fixture
+def without_last(catalog, plan):
+    """The plan of a run whose last stream joins later, 30 batches."""
+    weights = dict(zip(plan.streams, [0.85, 0.05, 0.05, 0.05, 0.0], strict=True))
+    return build_plan(catalog, weights, 8 * 10 * 30, 10, seed=3)
+
+
+def test_the_log_begins_with_what_was_planned(without_last, tmp_path):
+    """Also where stages and floors would have it otherwise: until the first update nothing but the plan acts."""
+    joining = Stages(without_last.streams, (Join(without_last.streams[4:], 20),))
+    start = np.array([0.8, 0.05, 0.05, 0.05, 0.05])
+    loader, _ = fit(
+        without_last, tmp_path, Scores(), stages=joining, start=start, bounds=Bounds(0.1, np.ones(5)), until="4ba"
+    )
+    assert list(read_history(tmp_path / "weights.jsonl")[0].weights.values()) == without_last.weights.tolist()
+    assert loader.ledger().shares / loader.ledger().shares.sum() == pytest.approx(without_last.weights)
+
+
 def test_streams_that_join_later_are_read_from_then_on(plan, tmp_path):
     """Stream 4 joins at batch 10 and is wholly there at 20; its share among the learnt weights waits for it."""
     joining = Stages(plan.streams, (Join(plan.streams[4:], 10, 10),))
     signal = Scores({at: [1.0, 0, 0, 0, 99] for at in (5,)})
     fit(plan, tmp_path, signal, stages=joining, lag=0)
     at = {line.batch: list(line.weights.values()) for line in read_history(tmp_path / "weights.jsonl")}
-    assert at[0] == pytest.approx([0.25, 0.25, 0.25, 0.25, 0])
+    assert at[0] == plan.weights.tolist()  # it does not know of stages
     assert at[5][4] == 0
-    assert at[5][0] > at[0][0]  # its own 99 counts for nothing before it is there
+    assert at[5][0] > 0.25  # its own 99 counts for nothing before it is there
     assert 0 < at[15][4] < at[20][4]
     assert at[20][4] >= 0.05
     assert all(sum(weights) == pytest.approx(1) for weights in at.values())
@@ -169,9 +188,9 @@ def test_streams_that_join_later_are_read_from_then_on(plan, tmp_path):
     assert signal.targets[-1] == [1] * 5
 
 
-def test_stages_act_before_anything_is_learnt(plan, tmp_path):
-    joining = Stages(plan.streams, (Join(plan.streams[4:], 5),))
-    fit(plan, tmp_path, Scores(), stages=joining, warmup_batches=20)
+def test_stages_act_before_anything_is_learnt(without_last, tmp_path):
+    joining = Stages(without_last.streams, (Join(without_last.streams[4:], 5),))
+    fit(without_last, tmp_path, Scores(), stages=joining, warmup_batches=20)
     lines = read_history(tmp_path / "weights.jsonl")
     assert [line.batch for line in lines] == [0, 5, 20, 25]
     assert list(lines[1].weights.values()) == pytest.approx([0.2] * 5)
@@ -185,6 +204,23 @@ def test_weights_in_the_loss_leave_the_loader_to_its_plan(plan, tmp_path):
     last = read_history(tmp_path / "weights.jsonl")[-1]
     assert (last.batch, last.at_batch) == (25, 25)  # from the next batch on: no loader has to follow
     assert list(last.weights.values()) == carried.weights.tolist()
+    assert last.apply == "loss"  # who reads the data again leaves the loader alone
+
+
+def test_weights_of_a_loss_that_nothing_weighs_are_refused(plan, tmp_path):
+    carried = LossWeights(UNIFORM)
+    learner = OnlineWeights(MixtureLoader(plan), "ours", XDoGE(mu=1.0), Scores(), terms(), tmp_path / "w", carried)
+    for callbacks in ([learner], [carried, learner]):
+        with pytest.raises(
+            WeightsError, match=r"not among the Trainer's callbacks after it.*\[learner, loss_weights\]"
+        ):
+            learner.fit_start(SimpleNamespace(callbacks=callbacks), None)
+
+
+@pytest.mark.filterwarnings("ignore:No scheduler:UserWarning")
+def test_the_learning_rate_is_the_optimizers(plan, tmp_path):
+    fit(plan, tmp_path, Scores(), eta=None, until="11ba")
+    assert [line.eta for line in read_history(tmp_path / "weights.jsonl")[1:]] == [0.01, 0.01]
 
 
 def test_a_source_never_counts_twice(plan, tmp_path):
