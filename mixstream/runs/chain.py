@@ -12,7 +12,7 @@ from mixstream.errors import MixstreamError
 from mixstream.methods.averaging import aggregate
 from mixstream.mixture.weights import save_weights
 from mixstream.runs.folder import Result
-from mixstream.runs.learnt import learnt_by, save_aggregate
+from mixstream.runs.learnt import check_average, learnt_by, save_aggregate
 from mixstream.runs.recipe import ChainRecipe, ProxiesRecipe, Recipe, RunRecipe, SingleRecipe
 from mixstream.runs.train import Run, check_apart, plan_mixture, plan_run, train
 from mixstream.streams.catalog import Catalog
@@ -46,7 +46,7 @@ def _run_proxies(recipe: ProxiesRecipe, on_run: OnRun, migrate: bool) -> dict[st
     streams, out = recipe.streams, Path(recipe.out)
     for name, proxy in recipe.proxies.items():  # all that can be refused is refused before the first has trained
         with _told_of(name):
-            plan_run(proxy, streams, out / name, migrate)
+            check_average(recipe.averaging, plan_run(proxy, streams, out / name, migrate).plan.num_batches)
     results = {name: _run(name, proxy, streams, out / name, on_run, migrate) for name, proxy in recipe.proxies.items()}
     if dist.get_global_rank() == 0:
         learnt = {name: learnt_by(out / name, recipe.averaging, result.batches) for name, result in results.items()}
@@ -59,7 +59,7 @@ def _run_chain(recipe: ChainRecipe, on_run: OnRun, migrate: bool) -> dict[str, R
     streams, out = recipe.streams, Path(recipe.out)
     # All that can be refused is refused before the proxy has trained for hours.
     with _told_of("proxy"):
-        plan_run(recipe.proxy, streams, out / "proxy", migrate)
+        check_average(recipe.averaging, plan_run(recipe.proxy, streams, out / "proxy", migrate).plan.num_batches)
     with _told_of("base"):
         check_apart(streams, out / "base")
         base = with_weights(recipe.base, "uniform")  # what the proxy will learn is not known yet

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mixstream.methods.averaging import Aggregate, average_ema, average_last, average_weights
+from mixstream.methods.averaging import Aggregate, History, average_ema, average_last, average_weights
 from mixstream.methods.history import read_history
 from mixstream.mixture.plan import named
+from mixstream.mixture.simplex import Float64
 from mixstream.mixture.weights import save_weights
 from mixstream.runs.sections import Average
 
@@ -28,16 +29,27 @@ def learnt_by(run: Path, average: Average, num_batches: int) -> dict[str, float]
     updates = read_history(run / "weights.jsonl")
     names = tuple(updates[0].weights)
     history = [(update.at_batch, np.array([update.weights[name] for name in names])) for update in updates]
+    return dict(named(_mean(history, average, num_batches), names))
+
+
+def check_average(average: Average, num_batches: int) -> None:
+    """Refuse to average over batches that a run of so many will not have.
+
+    Raises:
+        WeightsError: with the numbers.
+    """
+    _mean([(0, np.ones(1))], average, num_batches)
+
+
+def _mean(history: History, average: Average, num_batches: int) -> Float64:
     if average == "all":
-        mean = average_weights(history, 0, num_batches)
-    elif average.last is not None:
-        mean = average_weights(history, round(num_batches * (1 - average.last)), num_batches)
-    elif average.last_batches is not None:
-        mean = average_last(history, num_batches, average.last_batches)
-    else:
-        assert average.half_life_batches is not None, "one of the three is given"
-        mean = average_ema(history, num_batches, average.half_life_batches)
-    return dict(named(mean, names))
+        return average_weights(history, 0, num_batches)
+    if average.last is not None:
+        return average_weights(history, round(num_batches * (1 - average.last)), num_batches)
+    if average.last_batches is not None:
+        return average_last(history, num_batches, average.last_batches)
+    assert average.half_life_batches is not None, "one of the three is given"
+    return average_ema(history, num_batches, average.half_life_batches)
 
 
 def save_aggregate(path: Path, learnt: Aggregate, origin: str) -> None:

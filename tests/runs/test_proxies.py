@@ -132,6 +132,17 @@ def test_the_command_averages_runs_of_any_folder(trained, tmp_path, capsys, monk
     assert alone["weights"] == pytest.approx(learnt_by(trained / NAMES[0], AverageRecipe(last=0.25), 24))
 
 
+@pytest.mark.parametrize("average", [{"last_batches": 25}, {"last": 0.01}])
+def test_an_average_over_batches_that_there_will_not_be_is_refused_before_training(streams, tmp_path, average):
+    for content in (proxies(streams, tmp_path / "out"), chain(streams, tmp_path / "out")):
+        content.pop("average_last", None)
+        with pytest.raises(
+            WeightsError, match=r"run '(large-s1|proxy)': (asked for the mean of the last 25|no weights act)"
+        ):
+            run(tmp_path, content | {"average": average})
+        assert not (tmp_path / "out").exists()
+
+
 def test_weights_that_cannot_be_averaged_are_refused(trained, tmp_path):
     with pytest.raises(WeightsError, match="asked for the mean of the last 10000 batches, but weights act in 24"):
         learnt_by(trained / "small-s1", AverageRecipe(last_batches=10_000), 24)
