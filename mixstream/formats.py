@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -194,7 +194,7 @@ def _tell(problem: Any, place: tuple[str, ...], model: type[BaseModel]) -> str:
     """Return one of pydantic's problems as a sentence of ours."""
     key = ".".join(place) or "(top)"
     if problem["type"] == "extra_forbidden":
-        known = _keys_at(model, place[:-1])
+        known = _keys_at(model, place[:-1], problem["loc"])
         return f"unknown key {key!r}{nearest(place[-1], known)}" + (f" (known: {', '.join(known)})")
     if problem["type"] == "missing":
         return f"key {key!r} is missing"
@@ -203,18 +203,31 @@ def _tell(problem: Any, place: tuple[str, ...], model: type[BaseModel]) -> str:
     return f"{key}: {told} (found {found if len(found) < 80 else found[:77] + '...'})"
 
 
-def _keys_at(model: type[BaseModel], place: Sequence[str]) -> list[str]:
-    """Return the keys that `model` knows at a nested place, as far as they can be told."""
+def _keys_at(model: type[BaseModel], place: Sequence[str], loc: Sequence[Any]) -> list[str]:
+    """Return the keys that `model` knows at a nested place, as far as they can be told.
+
+    Args:
+        model: the format.
+        place: the keys that lead there.
+        loc: pydantic's names for the place, with the tags of those models that a key tells apart.
+    """
     here: Any = model
     for part in place:
         field = getattr(here, "model_fields", {}).get(part)
-        here = _model_in(field.annotation) if field is not None else here
+        here = _model_in(field.annotation, loc) if field is not None else here
     return sorted(getattr(here, "model_fields", {}))
 
 
-def _model_in(annotation: Any) -> Any:
-    """Return the model inside an annotation such as ``Training | None`` or ``dict[str, Run]``."""
+def _model_in(annotation: Any, loc: Sequence[Any]) -> Any:
+    """Return the model inside an annotation such as ``Training | None`` or ``dict[str, Run]``, the one meant."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    inner = [_model_in(part) for part in getattr(annotation, "__args__", ())]
-    return next((model for model in inner if model is not None), None)
+    inner = [_model_in(part, loc) for part in getattr(annotation, "__args__", ())]
+    models = [model for model in inner if model is not None]
+    return next((model for model in models if _tags(model) & set(loc)), models[0] if models else None)
+
+
+def _tags(model: type[BaseModel]) -> set[Any]:
+    """Return the values of the keys that tell a model apart from others."""
+    literals = (field.annotation for field in model.model_fields.values() if field.is_required())
+    return {value for literal in literals if get_origin(literal) is Literal for value in get_args(literal)}

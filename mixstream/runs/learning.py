@@ -84,7 +84,7 @@ def check_method(method: MethodRecipe, plan: Plan, weight_lag: int) -> None:
     """Refuse a run that is too short to learn weights, or whose processes cannot share its probes.
 
     Raises:
-        RecipeError: with the numbers.
+        RecipeError, FloorError: with the numbers.
     """
     first = max(1, -(-method.warmup_batches // method.interval_batches)) * method.interval_batches
     if first + weight_lag >= plan.num_batches:
@@ -98,6 +98,9 @@ def check_method(method: MethodRecipe, plan: Plan, weight_lag: int) -> None:
             f"ADO fits its first laws after method.start_batches {method.start_batches:,}, but the run has "
             f"{plan.num_batches:,} batches; lower it, and method.ignore_batches below it"
         )
+    if isinstance(method, AdoRecipe):
+        check_floor(method.least, len(plan.streams))
+    _check_joins(method, plan, weight_lag)
     ranks, per_stream = dist.get_world_size(), method.rows_per_stream
     rows = per_stream * len(plan.streams)
     if rows > MAX_BATCH_SIZE:
@@ -110,6 +113,41 @@ def check_method(method: MethodRecipe, plan: Plan, weight_lag: int) -> None:
             f"a probe has {per_stream} sequences of {len(plan.streams)} streams, {rows} rows, which {ranks} processes "
             f"cannot share evenly; change method.sequences_per_stream"
         )
+    if isinstance(method, XdogeRecipe) and method.probe != "same_batch":
+        _check_independence(method, plan)
+
+
+def _check_independence(method: XdogeRecipe, plan: Plan) -> None:
+    """Refuse probes so large that the two sides of an update must have samples in common.
+
+    Raises:
+        RecipeError: with the numbers.
+    """
+    taken, least = method.sequences_per_stream * method.probes_per_update, int(plan.sizes.min())
+    if least < taken:
+        raise RecipeError(
+            f"stream {plan.streams[int(plan.sizes.argmin())]} has {least} samples, but an update takes {taken} of each "
+            f"stream: some would be on both sides of a score, which is then biased as of probe same_batch; lower "
+            f"method.sequences_per_stream from {method.sequences_per_stream}, or add data"
+        )
+
+
+def _check_joins(method: MethodRecipe, plan: Plan, weight_lag: int) -> None:
+    """Refuse streams that would be there from the first batch, or would never be read.
+
+    Raises:
+        RecipeError: with the numbers.
+    """
+    for stage in method.stages:
+        at_batch = _batch_of(stage.at, plan)
+        there = at_batch + (_batch_of(stage.ramp, plan) > 0)  # a ramp begins at 0
+        read_from = -(-there // method.interval_batches) * method.interval_batches + weight_lag
+        if at_batch < 1 or read_from >= plan.num_batches:
+            raise RecipeError(
+                f"method.stages lets {', '.join(stage.streams)} join at batch {at_batch}, and so be read from batch "
+                f"{read_from if at_batch else 0} (method.interval_batches, training.weight_lag), but the run's batches "
+                f"are 0 to {plan.num_batches - 1}; expected one of them, after 0: change `at`"
+            )
 
 
 def terms_of(method: MethodRecipe, plan: Plan, start: Float64) -> Terms:
@@ -145,7 +183,7 @@ def _bounds(method: MethodRecipe, plan: Plan, is_read: Bools) -> Bounds:
     floor = plan.floor if method.floor is None else method.floor
     numbers = np.unique(languages_of(plan), return_inverse=True)[1] if method.floor_of == "language" else None
     has_floor = is_read if numbers is None else np.bincount(numbers, is_read) > 0
-    check_floor(floor, int(has_floor.sum()))
+    check_floor(floor, int(has_floor.sum()), "streams" if numbers is None else "languages")
     cap = np.where(is_read, _caps(method, plan), 0.0)
     bounds = Bounds(np.where(has_floor, floor, 0.0), cap, method.floor_form, numbers, plan.streams)
     if bounds.warning is not None:
@@ -230,9 +268,12 @@ def _targets(method: MethodRecipe, plan: Plan, is_read: Bools) -> Float64:
 
 
 def _stages(stages: tuple[StageRecipe, ...], plan: Plan) -> Stages:
-    batches = plan.num_batches
-    joins = (Join(stage.streams, round(stage.at * batches), round(stage.ramp * batches)) for stage in stages)
+    joins = (Join(stage.streams, _batch_of(stage.at, plan), _batch_of(stage.ramp, plan)) for stage in stages)
     return Stages(plan.streams, tuple(joins))
+
+
+def _batch_of(share: float, plan: Plan) -> int:
+    return round(share * plan.num_batches)
 
 
 def _caps(method: MethodRecipe, plan: Plan) -> Float64:

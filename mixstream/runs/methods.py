@@ -63,6 +63,15 @@ class OnlineRecipe(FileModel):
     stages: tuple[StageRecipe, ...] = ()
     max_refused: NaturalInt = 5
 
+    @model_validator(mode="after")
+    def _reads_what_joins(self) -> OnlineRecipe:
+        if self.apply == "loss" and self.stages:
+            raise ValueError(
+                "stages hold streams back from being read, and with apply: loss what is read never changes, so they "
+                "would never join; use apply: sampling, or leave stages out"
+            )
+        return self
+
     @property
     def rows_per_stream(self) -> int:
         """Rows of each stream in a probe batch; 0: there are no probes."""
@@ -107,7 +116,7 @@ class XdogeRecipe(ProbingRecipe):
         targets: streams whose losses are to fall; None: all. One of weight 0 in the mixture is not trained on.
         saturation: R*, at which repeats have lost 63 % of their worth; None: scores do not depend on repeats.
         families: tree of language families, whose prior pulls the weights; None: no prior.
-        prior_strength: how strongly, in units of mu.
+        prior_strength: how strongly: lambda, beside mu; as much as mu halves the distance at each update.
     """
 
     name: Literal["xdoge"]
