@@ -13,7 +13,9 @@ as the code has it (it also divides the loss by 10). Every pi_i is at least eps_
 Ours: a batch of our loader holds all sources in exact proportion, so a round is a batch and all arms are
 seen in it. Over n rounds at probabilities pi that source is drawn in n pi_i of them, and its sum grows by
 n pi_i x r_i / pi_i = n r_i: the importance weight cancels, and what is added is the expectation of the
-code's sum without the noise of its draws. A source that was not read adds nothing, as in the code.
+code's sum without the noise of its draws. In the code the next draw of a source that was long not drawn makes
+up for that by 1 / pi_i. Here nothing would, so a source that was not read, since it has not joined or its share
+of the rounds is less than a row, adds the mean reward of the rows that were: it stays where it was among them.
 """
 
 from __future__ import annotations
@@ -36,16 +38,21 @@ def exploration(rounds: int, num_sources: int) -> float:
     return min(1 / num_sources, math.sqrt(math.log(num_sources) / (num_sources * rounds)))
 
 
-def add_rewards(rewards: Float64, losses: Float64, rounds: int, scale: float) -> Float64:
+def add_rewards(rewards: Float64, losses: Float64, shares: Float64, rounds: int, scale: float) -> Float64:
     """Return R after some rounds in which every source was read in proportion: R_i + n loss_i / scale.
+
+    A source that was not read has the mean loss, sum_j p_j loss_j.
 
     Args:
         rewards: (K,) R.
         losses: (K,) mean training losses of these rounds in nats/token, nan of a source that was not read.
+        shares: (K,) p, what part of the rows each source had, sum 1; 0 of what was not read.
         rounds: n.
         scale: what a loss is divided by, so that rewards are of order 1.
     """
-    added: Float64 = np.where(np.isnan(losses), 0.0, rounds * losses / scale)
+    is_read = ~np.isnan(losses)
+    mean = float(shares[is_read] @ losses[is_read])
+    added: Float64 = rounds * np.where(is_read, losses, mean) / scale
     return rewards + added
 
 
@@ -96,7 +103,7 @@ class ODM:
                 f"ODM's state is of {len(rewards)} sources, the run has {len(losses)}; resume with the plan it was "
                 f"saved under"
             )
-        self._rewards = add_rewards(rewards, losses, seen.batch - self._batch, self._scale)
+        self._rewards = add_rewards(rewards, losses, seen.shares, seen.batch - self._batch, self._scale)
         self._batch = seen.batch
         return exp3_weights(self._rewards, seen.batch)
 

@@ -3,8 +3,8 @@
     g_i = grad l_i (B) ,   W_i = < g_i , G >
 
 Each source's rows go forward and backward by themselves, and each g_i is summed over ranks by one reduction: K
-reductions of P numbers, and 3 P of memory (G, g_i, and what backward gives) since no g_i is kept. As DoGE's code does it (arXiv 2310.15393), but for
-its clipping of each g_i, and on any number of ranks.
+reductions of P numbers, and 3 P of memory (G, g_i, and what backward gives) since no g_i is kept. As DoGE's code
+does it (arXiv 2310.15393), but for its clipping of each g_i, and on any number of ranks.
 """
 
 from __future__ import annotations
