@@ -44,6 +44,7 @@ from mixstream.runs.pretrained import check_pretrained, load_pretrained
 from mixstream.streams.catalog import Catalog
 from mixstream.streams.manifest import TokenizerInfo
 
+REFERENCE_KEY = "method.reference"
 Bools = npt.NDArray[np.bool_]
 
 
@@ -213,7 +214,7 @@ def signal_of(method: MethodRecipe, plan: Plan, probe: MixtureLoader | None) -> 
         return Alignment(probe, provider_of(method.scores), method.probe)
     if isinstance(method, DoremiRecipe):
         assert probe is not None, "it was planned"
-        return Excess(probe, CausalLM(load_pretrained(_reference(method.reference))))
+        return Excess(probe, CausalLM(load_pretrained(_reference(method.reference), REFERENCE_KEY)))
     if isinstance(method, TemperatureRecipe):
         return NoSignal()
     return TrainingLosses(len(plan.streams))
@@ -262,4 +263,4 @@ def check_reference(method: MethodRecipe, plan: Plan, tokenizer: TokenizerInfo) 
         RecipeError: it is not there, or has learnt other tokens.
     """
     if isinstance(method, DoremiRecipe):
-        check_pretrained(_reference(method.reference), plan, tokenizer)
+        check_pretrained(_reference(method.reference), plan, tokenizer, REFERENCE_KEY)
