@@ -10,13 +10,14 @@ import torch
 from composer import Trainer
 
 from mixstream import build_plan
-from mixstream.callbacks.online import OnlineWeights, Terms
+from mixstream.callbacks.online import OnlineWeights, Timing
 from mixstream.callbacks.signals import Measured, NoSignal
 from mixstream.callbacks.weighting import LossWeights
 from mixstream.errors import ScoreError, StateError, WeightsError
 from mixstream.loader import MixtureLoader
 from mixstream.methods.bounds import Bounds
 from mixstream.methods.history import read_history
+from mixstream.methods.learner import Learner
 from mixstream.methods.stages import Join, Stages
 from mixstream.methods.temperature import TemperatureAnneal
 from mixstream.methods.xdoge import XDoGE
@@ -26,7 +27,6 @@ from mixstream.runs.recipe import ModelRecipe
 MODEL = ModelRecipe(hidden_size=16, intermediate_size=24, num_layers=1, num_heads=2)
 UNIFORM = np.full(5, 0.2)
 NAN = float("nan")
-NAMES = tuple("abcde")
 
 
 class Scores(NoSignal):
@@ -49,24 +49,32 @@ def plan(catalog):
     return build_plan(catalog, "uniform", 8 * 10 * 30, 10, seed=3)  # 30 batches
 
 
-def terms(**changes):
-    ours = {
-        "bounds": Bounds(0.05, np.ones(5)),
-        "start": UNIFORM,
-        "targets": np.ones(5),
-        "stages": Stages(NAMES),
-        "interval_batches": 5,
-        "eta": 0.1,
-    }
-    return Terms(**(ours | changes))
-
-
-def fit(plan, folder, signal, method=None, *, loss_weights=None, more=(), lag=2, until="1ep", load=None, **changes):
+def fit(
+    plan,
+    folder,
+    signal,
+    method=None,
+    *,
+    loss_weights=None,
+    more=(),
+    lag=2,
+    until="1ep",
+    load=None,
+    stages=None,
+    **timing,
+):
     """Train on the plan, and return the loader, after all batches were noted."""
     model = build_model(MODEL, plan, 0)
     loader = MixtureLoader(plan, weight_lag=lag)
     learner = OnlineWeights(
-        loader, "ours", method or XDoGE(mu=0.1), signal, terms(**changes), folder / "weights.jsonl", loss_weights
+        loader,
+        "ours",
+        Learner(method or XDoGE(mu=0.1), Bounds(0.05, np.ones(5)), stages or Stages(plan.streams), UNIFORM),
+        signal,
+        np.ones(5),
+        Timing(**({"interval_batches": 5, "eta": 0.1} | timing)),
+        folder / "weights.jsonl",
+        loss_weights,
     )
     trainer = Trainer(
         model=model,
