@@ -142,7 +142,7 @@ class OnlineWeights(Callback):
             return
         started = time.perf_counter()
         measured = self._measure(state, batch)
-        eta = float(state.schedulers[0].get_last_lr()[0]) if timing.eta is None else timing.eta
+        eta = float(state.optimizers[0].param_groups[0]["lr"]) if timing.eta is None else timing.eta
         drawn = self._loader.ledger().drawn
         try:
             wish = self._learner.wish(batch, plan.num_batches, eta, drawn, plan.sizes, measured.signal)
