@@ -140,7 +140,7 @@ def test_too_many_refusals_in_a_row_end_the_run(plan, tmp_path):
 @pytest.mark.parametrize("in_loss", [False, True])
 def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(plan, tmp_path, in_loss):
     """Weights, running mean of scores, refusals, shares since the last update: all of it is in the checkpoint."""
-    signal = {5: [0, 1.0, 0, 0, 0], 10: [NAN] * 5, 20: [0, 0, 3.0, 0, 0]}
+    signal = {5: [0, 1.0, 0, 0, 0], 10: [NAN] * 5, 15: [NAN] * 5, 20: [0, 0, 3.0, 0, 0]}
 
     def weights():
         return LossWeights(UNIFORM) if in_loss else None

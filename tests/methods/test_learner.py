@@ -89,9 +89,15 @@ def test_shares_are_those_since_the_last_wish():
             seen.append(seen_now.shares.tolist())
             return START
 
-    one = Learner(Noting(), Bounds(0.0, np.ones(4)), Stages(NAMES), START)
+    def new():
+        return Learner(Noting(), Bounds(0.0, np.ones(4)), Stages(NAMES), START)
+
+    one = new()
     for drawn in ([4, 4, 0, 0], [4, 4, 6, 2], [4, 4, 6, 2]):
         one.wish(1, 10, 0.1, np.array(drawn), SIZES, np.array([1.0, 1, 1, 1]))
+        again = new()
+        again.load_state_dict(one.state_dict())
+        one = again
     assert seen == [[0.5, 0.5, 0, 0], [0, 0, 0.75, 0.25], [0, 0, 0, 0]]
 
 
