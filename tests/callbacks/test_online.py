@@ -152,7 +152,7 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(plan, tmp_path, in_los
         fit(plan, tmp_path / "whole", Scores(signal), method(), loss_weights=weights())
         fit(plan, tmp_path / "cut", Scores(signal), method(), loss_weights=weights(), until="18ba")
         checkpoint = str(tmp_path / "cut" / "checkpoints" / "ba14.pt")
-    fit(plan, tmp_path / "cut", Scores(signal), method(), loss_weights=weights(), load=checkpoint)
+        fit(plan, tmp_path / "cut", Scores(signal), method(), loss_weights=weights(), load=checkpoint)
     assert (tmp_path / "cut" / "weights.jsonl").read_text() == (tmp_path / "whole" / "weights.jsonl").read_text()
     ends = [
         torch.load(tmp_path / one / "checkpoints" / "ba28.pt", weights_only=False)["state"] for one in ("whole", "cut")
