@@ -32,6 +32,7 @@ QUICK = {
     "many_streams": ["--seconds", "0.5"],
     "shuffle": [],
     "soak": ["--batches", "50000"],
+    "update_cost": ["--repeats", "1"],
     "object_store": ["--quick"],
 }
 PACKAGES = (

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
+from mixstream import Catalog
 from mixstream.cli import main
 
 QUICKSTART = str(REPOSITORY / "recipes" / "quickstart")
@@ -49,6 +50,23 @@ def test_from_text_to_a_plan(call, tmp_path):
     entries = {entry["name"]: entry for entry in json.loads(plan.read_text())["entries"]}
     assert entries["eu.tales"]["max_repeats"] == 4
     assert entries["gl.tales"]["max_repeats"] == 10
+
+
+def test_a_budget_of_what_the_corpora_make(call, streams, tmp_path):
+    """XDoGE's rescaling: as many tokens as there are, as repeat nothing, as repeat budgets allow."""
+    sizes = Catalog.open(streams).tokens
+    expected = {
+        "keep_total": sum(sizes.values()),
+        "keep_largest": len(sizes) * min(sizes.values()),
+        "cap": len(sizes) * min(7 * size if name == "eu.tales" else 50 * size for name, size in sizes.items()),
+    }
+    for mode, tokens in expected.items():
+        plan = tmp_path / f"{mode}.json"
+        repeats = ["--max-repeats", 50, "--max-repeats", "eu.tales=7"] if mode != "keep_largest" else []
+        asked = ["--budget-tokens", mode, "--batch-size", 1, "--weights", "uniform", "--out", plan]
+        code, _, err = call("plan", streams, *asked, *repeats)
+        assert code == 0, err
+        assert json.loads(plan.read_text())["budget_tokens"] == tokens
 
 
 def test_a_schedule_and_its_simulation(call, streams, tmp_path):
@@ -111,6 +129,7 @@ def test_an_error_is_one_line_and_leaves_nothing(call, streams, tmp_path, monkey
     "arguments",
     [
         ["plan", "x", "--budget-tokens", "-5", "--batch-size", "2"],
+        ["plan", "x", "--budget-tokens", "keep_all", "--batch-size", "2"],
         ["plan", "x", "--budget-tokens", "5", "--batch-size", "2", "--max-repeats", "many"],
         ["nonsense"],
         [],

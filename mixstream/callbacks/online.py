@@ -23,33 +23,23 @@ from mixstream.callbacks.signals import Measured, SignalSource
 from mixstream.callbacks.weighting import LossWeights
 from mixstream.errors import ScoreError, StateError, WeightsError
 from mixstream.loader import MixtureLoader
-from mixstream.methods.bounds import Bounds
 from mixstream.methods.history import WeightsUpdate
-from mixstream.methods.online import Method, Observation
-from mixstream.methods.stages import Stages, neutral_scores, present_weights
+from mixstream.methods.learner import Learner
 from mixstream.mixture.plan import named
 from mixstream.mixture.simplex import Float64
 
 
 @dataclass(frozen=True)
-class Terms:
-    """How weights are learnt, apart from the method; K sources.
+class Timing:
+    """When weights are learnt.
 
     Attributes:
-        bounds: floors and caps of the weights.
-        start: (K,) the weights to begin with.
-        targets: (K,) coefficient of each source's loss in what is to fall; 1 each in the papers.
-        stages: when sources join.
         interval_batches: batches between updates.
         warmup_batches: no update before this many batches.
         eta: learning rate of the updates; None: the model's.
         max_refused: updates in a row that may be refused, since what was measured is not finite; one more ends the run.
     """
 
-    bounds: Bounds
-    start: Float64
-    targets: Float64
-    stages: Stages
     interval_batches: int
     warmup_batches: int = 0
     eta: float | None = None
@@ -69,9 +59,10 @@ class OnlineWeights(Callback):
         self,
         loader: MixtureLoader,
         name: str,
-        method: Method,
+        learner: Learner,
         signal: SignalSource,
-        terms: Terms,
+        targets: Float64,
+        timing: Timing,
         log: Path,
         loss_weights: LossWeights | None = None,
     ) -> None:
@@ -80,33 +71,33 @@ class OnlineWeights(Callback):
         Args:
             loader: the training loader.
             name: of the method, for the logs.
-            method: decides.
+            learner: decides.
             signal: measures what the method needs.
-            terms: the rest.
+            targets: (K,) coefficient of each stream's loss in what is to fall; 1 each in the papers.
+            timing: when.
             log: path of weights.jsonl.
             loss_weights: carries the weights, if the loader is not to: then it keeps those of its plan.
 
         Raises:
             WeightsError: the signal is not what the method needs.
         """
-        if method.needs != signal.signal:
-            raise WeightsError(f"{name} needs the signal {method.needs!r}, but {signal.signal!r} is measured")
+        if learner.needs != signal.signal:
+            raise WeightsError(f"{name} needs the signal {learner.needs!r}, but {signal.signal!r} is measured")
         self._loader = loader
         self._name = name
-        self._method = method
+        self._learner = learner
         self._signal = signal
-        self._terms = terms
+        self._targets = targets
+        self._timing = timing
         self._lines = JsonLines(log)
         self._loss_weights = loss_weights
-        self._learnt = terms.start  # as if all sources were there: what the method goes on from
-        # What is read at first is what was planned, whatever floors and stages make of it from the first update on.
-        self._acting = loader.plan.weights if loss_weights is None else self._at(0, self._learnt)
-        self._drawn = np.zeros(len(terms.start), dtype=np.int64)  # at the last update
         self._acts_from = 0  # the global batch, of the weights that were given last
         self._num_lines = 1
         self._num_refused = 0  # in a row
         if loss_weights is not None:
-            loss_weights.weights = self._acting
+            loss_weights.weights = learner.acting
+        else:  # until the first update what was planned is read, whatever floors and stages make of it then
+            learner.acting = loader.plan.weights
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Cut the log back to where the run goes on; a new run starts it with its first weights.
@@ -149,26 +140,27 @@ class OnlineWeights(Callback):
             ScoreError: what was measured has not been finite too often in a row.
         """
         self._signal.batch_end(state)
-        batch, terms = int(state.timestamp.batch), self._terms
-        if batch % terms.interval_batches or batch >= self._loader.plan.num_batches:
+        batch, timing, plan = int(state.timestamp.batch), self._timing, self._loader.plan
+        if batch % timing.interval_batches or batch >= plan.num_batches:
             return
-        if batch < terms.warmup_batches:
-            self._let_join(batch)
+        if batch < timing.warmup_batches:
+            if self._learner.let_join(batch):  # nothing is learnt yet, but stages are kept
+                self._give(batch)
+                self._log(batch, Measured(None))
             return
         started = time.perf_counter()
         measured = self._measure(state, batch)
-        eta = float(state.optimizers[0].param_groups[0]["lr"]) if terms.eta is None else terms.eta
-        seen = self._observe(batch, eta, measured)
+        eta = float(state.optimizers[0].param_groups[0]["lr"]) if timing.eta is None else timing.eta
+        drawn = self._loader.ledger().drawn
         try:
-            wanted = self._method.update(seen)
+            wish = self._learner.wish(batch, plan.num_batches, eta, drawn, plan.sizes, measured.signal)
         except ScoreError as problem:
             self._refuse(batch, measured, str(problem))
         else:
             self._num_refused = 0
-            self._follow(batch, wanted)
+            self._learner.follow(batch, _of_rank_0(wish))
             self._give(batch)
             self._log(batch, measured, eta)
-        self._drawn = self._loader.ledger().drawn
         seconds = time.perf_counter() - started
         told = {"seconds": seconds, "eta": eta, "refused_in_a_row": float(self._num_refused)} | measured.metrics
         logger.log_metrics({f"method/{key}": value for key, value in told.items()} | self._by_stream(measured))
@@ -178,14 +170,11 @@ class OnlineWeights(Callback):
         content = {
             "streams": self._loader.plan.streams,
             "method": self._name,
-            "learnt": self._learnt.tolist(),
-            "acting": self._acting.tolist(),
+            "learner": self._learner.state_dict(),
+            "signal": self._signal.state_dict(),
             "acts_from": self._acts_from,
-            "drawn": self._drawn.tolist(),
             "num_lines": self._num_lines,
             "num_refused": self._num_refused,
-            "of_method": self._method.state_dict(),
-            "of_signal": self._signal.state_dict(),
         }
         return {"online": json.dumps(content)}
 
@@ -206,66 +195,29 @@ class OnlineWeights(Callback):
                 f"the checkpoint's weights were learnt by {content['method']}, not by {self._name}; resume with that "
                 f"method, or begin a run anew with these weights as its first ones"
             )
-        self._learnt = np.array(content["learnt"])
-        self._acting = np.array(content["acting"])
+        self._learner.load_state_dict(content["learner"])
+        self._signal.load_state_dict(content["signal"])
         self._acts_from = content["acts_from"]
-        self._drawn = np.array(content["drawn"], dtype=np.int64)
         self._num_lines = content["num_lines"]
         self._num_refused = content["num_refused"]
-        self._method.load_state_dict(content["of_method"])
-        self._signal.load_state_dict(content["of_signal"])
         if self._loss_weights is not None:
-            self._loss_weights.weights = self._acting
+            self._loss_weights.weights = self._learner.acting
 
     def _measure(self, state: State, batch: int) -> Measured:
-        """Return what is measured now, the same on every rank; sources that have not joined have neutral signals."""
-        presence = self._terms.stages.presence(batch)
-        measured = self._signal.measure(state, self._terms.targets * (presence > 0))
-        if measured.signal is None or self._signal.signal == "losses":  # of what was not read there are none
+        """Return what is measured now, the same on every rank; of streams that are not there it says nothing."""
+        measured = self._signal.measure(state, self._targets * (self._learner.presence(batch) > 0))
+        if measured.signal is None:
             return measured
         # The ranks' sums may differ in their last bits.
-        signal = neutral_scores(_of_rank_0(measured.signal), self._learnt, presence)
+        signal = self._learner.neutral(batch, _of_rank_0(measured.signal))
         return Measured(signal, measured.losses, measured.metrics)
-
-    def _observe(self, batch: int, eta: float, measured: Measured) -> Observation:
-        plan, drawn = self._loader.plan, self._loader.ledger().drawn
-        read = drawn - self._drawn
-        return Observation(
-            batch=batch,
-            num_batches=plan.num_batches,
-            eta=eta,
-            weights=self._learnt,
-            shares=read / max(1, int(read.sum())),
-            drawn=drawn,
-            sizes=plan.sizes,
-            signal=measured.signal,
-        )
-
-    def _at(self, batch: int, learnt: Float64) -> Float64:
-        """Return the weights that act at a batch: of the sources that are there by then."""
-        presence = self._terms.stages.presence(batch)
-        if (presence == 1).all():
-            return learnt
-        return self._terms.bounds.present(presence).apply(present_weights(learnt, presence))
-
-    def _follow(self, batch: int, wanted: Float64) -> None:
-        self._learnt = _of_rank_0(self._terms.bounds.apply(wanted))
-        self._acting = _of_rank_0(self._at(batch, self._learnt))
-
-    def _let_join(self, batch: int) -> None:
-        """Before anything is learnt, only stages change the weights."""
-        acting = self._at(batch, self._learnt)
-        if not np.array_equal(acting, self._acting):
-            self._acting = acting
-            self._give(batch)
-            self._log(batch, Measured(None))
 
     def _give(self, batch: int) -> None:
         """Hand the weights on, and note from which global batch they act."""
         if self._loss_weights is None:
-            self._acts_from = self._loader.set_weights(named(self._acting, self._loader.plan.streams))
+            self._acts_from = self._loader.set_weights(named(self._learner.acting, self._loader.plan.streams))
         else:
-            self._loss_weights.weights, self._acts_from = self._acting, batch
+            self._loss_weights.weights, self._acts_from = self._learner.acting, batch
 
     def _refuse(self, batch: int, measured: Measured, problem: str) -> None:
         """Report what is not finite; the old weights stay.
@@ -275,7 +227,7 @@ class OnlineWeights(Callback):
         """
         self._num_refused += 1
         self._log(batch, measured, refused=problem)
-        if self._num_refused > self._terms.max_refused:
+        if self._num_refused > self._timing.max_refused:
             raise ScoreError(
                 f"batch {batch}: {self._num_refused} updates in a row were refused ({problem}); lower the learning "
                 f"rate, or look for the stream that it comes from in weights.jsonl"
@@ -295,7 +247,7 @@ class OnlineWeights(Callback):
             update=0 if measured is None else self._num_lines,
             batch=batch,
             at_batch=self._acts_from,
-            weights=dict(named(self._acting, self._loader.plan.streams)),
+            weights=dict(named(self._learner.acting, self._loader.plan.streams)),
             scores=self._told(None if measured is None else measured.signal),
             probe_losses=self._told(None if measured is None else measured.losses),
             eta=eta,
@@ -314,7 +266,7 @@ class OnlineWeights(Callback):
         return {name: value if np.isfinite(value) else None for name, value in told}
 
     def _by_stream(self, measured: Measured) -> dict[str, float]:
-        columns = {"weight": self._acting, "score": measured.signal, "loss": measured.losses}
+        columns = {"weight": self._learner.acting, "score": measured.signal, "loss": measured.losses}
         return {
             f"method/{what}/{name}": float(value)
             for what, values in columns.items()

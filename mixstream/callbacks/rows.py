@@ -116,11 +116,3 @@ def over_ranks(values: torch.Tensor, state: State) -> torch.Tensor:
     there = state.device.tensor_to_device(values.clone())
     dist.all_reduce(there, reduce_operation="SUM")
     return there.to(values.device)
-
-
-def rows_before(source: torch.Tensor, num_sources: int, state: State) -> torch.Tensor:
-    """Return how many rows of each source are on lower ranks than this one, (num_sources,) float64."""
-    rank = dist.get_global_rank()
-    counts = torch.zeros(dist.get_world_size(), num_sources, dtype=torch.float64)
-    counts[rank] = sum_by_source(torch.zeros(len(source)), source, num_sources)[1]
-    return over_ranks(counts, state)[:rank].sum(dim=0)

@@ -17,7 +17,6 @@ from mixstream.callbacks.rows import (
     measuring,
     microbatches,
     over_ranks,
-    rows_before,
     sum_by_source,
 )
 from mixstream.callbacks.scores.probes import ScoreProvider
@@ -120,8 +119,8 @@ class Alignment(_Probing):
     """W_i = <grad l_i(B), G(A)> of two independent probe batches, or of one.
 
     ``crossfit``: A and B are two probes. ``same_batch``: B is A, the papers' form, which noise makes too large.
-    ``half_split``: the halves of one probe by turns, W = (<grad l_i(B), G(A)> + <grad l_i(A), G(B)>) / 2: unbiased
-    as cross-fitting is, with half the rows for each side.
+    ``half_split``: two probes, of half the rows where a recipe asks for it, by turns:
+    W = (<grad l_i(B), G(A)> + <grad l_i(A), G(B)>) / 2, unbiased as cross-fitting is.
     """
 
     signal: Signal | None = "alignment"
@@ -134,15 +133,11 @@ class Alignment(_Probing):
 
     def measure(self, state: State, targets: Float64) -> Measured:
         """Return the scores W of all sources."""
-        batch = self.next_probe()
-        pairs: list[tuple[Batch, Batch | None]]
-        if self._probes == "half_split":
-            first, second = halves(batch, rows_before(batch["stream"], len(targets), state))
-            pairs = [(second, first), (first, second)]
-        elif self._probes == "crossfit":
-            pairs = [(self.next_probe(), batch)]
-        else:
-            pairs = [(batch, None)]
+        first = self.next_probe()
+        pairs: list[tuple[Batch, Batch | None]] = [(first, None)]  # what is scored, and what gives G
+        if self._probes != "same_batch":
+            second = self.next_probe()
+            pairs = [(second, first), (first, second)] if self._probes == "half_split" else [(second, first)]
         measured = [self._provider.measure(state, scored, aggregate, targets) for scored, aggregate in pairs]
         return Measured(
             np.mean([one.scores for one in measured], axis=0),
@@ -158,21 +153,6 @@ class Alignment(_Probing):
         """Go on from there."""
         super().load_state_dict(state)
         self._provider.load_state_dict(state["provider"])
-
-
-def halves(batch: Batch, before: torch.Tensor) -> tuple[Batch, Batch]:
-    """Return the rows of a rank's part of a batch in two parts: of the global batch, every other row of each source.
-
-    Args:
-        batch: this rank's rows.
-        before: (K,) rows of each source on lower ranks; counted on from there, each half has half of every source,
-            the same rows on any number of ranks.
-    """
-    stream = batch["stream"]
-    is_first = torch.zeros(len(stream), dtype=torch.bool)
-    for source, already in enumerate(before.tolist()):
-        is_first[torch.nonzero(stream == source).flatten()[int(already) % 2 :: 2]] = True
-    return tuple({key: column[own] for key, column in batch.items()} for own in (is_first, ~is_first))  # type: ignore[return-value]
 
 
 class Excess(_Probing):

@@ -15,8 +15,10 @@ from mixstream.errors import StateError
 from mixstream.mixture.build import WINDOW_SAMPLES
 
 if TYPE_CHECKING:
+    from mixstream.methods.rescaling import RescalingMode
     from mixstream.streams.catalog import Catalog
 
+RESCALING: tuple[RescalingMode, ...] = ("keep_total", "keep_largest", "cap")
 Out = Annotated[Path, typer.Option(help="Where to write.")]
 
 
@@ -51,12 +53,12 @@ def plan(
     from mixstream.mixture.simulate import working_set_bytes
     from mixstream.streams.catalog import Catalog
 
-    budgets = _max_repeats(max_repeats)
+    budgets, budget = _max_repeats(max_repeats), _asked_budget(budget_tokens)
     catalog = Catalog.open(streams, token_column=token_column)
     decided = build_plan(
         catalog,
         weights=weights,
-        budget_tokens=_budget(budget_tokens, catalog, weights, budgets),
+        budget_tokens=budget if isinstance(budget, int) else _rescaled(budget, catalog, weights, budgets),
         batch_size=batch_size,
         max_repeats=budgets,
         floor=floor,
@@ -103,26 +105,30 @@ def _batches_of(run: Path) -> int:
     return result.batches
 
 
-def _budget(given: str, catalog: Catalog, weights: str, max_repeats: dict[str, float] | None) -> int:
-    """Return a token budget: the number, or what rescaling the corpora to the weights makes."""
-    from mixstream.methods.rescaling import RescalingMode, target_size
+def _asked_budget(given: str) -> int | RescalingMode:
+    """Return a number of tokens, or how one is to be found."""
+    for mode in RESCALING:
+        if given == mode:
+            return mode
+    if not given.isdecimal() or int(given) < 1:
+        raise typer.BadParameter(
+            f"--budget-tokens {given!r}; expected a whole number of at least 1, or one of {', '.join(RESCALING)}"
+        )
+    return int(given)
+
+
+def _rescaled(mode: RescalingMode, catalog: Catalog, weights: str, max_repeats: dict[str, float] | None) -> int:
+    """Return the tokens that rescaling the corpora to the weights makes."""
+    from mixstream.methods.rescaling import target_size
     from mixstream.mixture.budget import repeat_budgets
     from mixstream.mixture.weights import resolve_weights
 
-    modes: dict[str, RescalingMode] = {"keep_total": "keep_total", "keep_largest": "keep_largest", "cap": "cap"}
-    if given not in modes:
-        try:
-            return int(given)
-        except ValueError:
-            raise typer.BadParameter(
-                f"--budget-tokens {given!r}; expected a whole number, keep_total, keep_largest or cap"
-            ) from None
     sizes = np.array(list(catalog.tokens.values()), dtype=np.int64)
     repeats = None
-    if given == "cap":
+    if mode == "cap":
         repeats = np.array([math.inf if own is None else own for own in repeat_budgets(max_repeats, catalog.names)])
     asked = resolve_weights(weights, catalog.tokens, int(sizes.sum()))
-    return target_size(asked, sizes, modes[given], max_repeats=repeats, names=catalog.names)
+    return target_size(asked, sizes, mode, max_repeats=repeats, names=catalog.names)
 
 
 def _max_repeats(given: list[str] | None) -> dict[str, float] | None:

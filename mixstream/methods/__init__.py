@@ -1,6 +1,7 @@
 """Where weights come from: one file a paper, equations first; numpy only.
 
 online      what every online method is told, and what it answers
+learner     weights on their way: what a method wants, within bounds, of the streams that are there
 xdoge       weights learnt from gradient alignment (arXiv 2512.10545, after DoGE, 2310.15393)
 doremi      from the excess over a reference model (2305.10429)
 odm         from losses, as a bandit (2312.02406)

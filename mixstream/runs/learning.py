@@ -10,7 +10,7 @@ import numpy.typing as npt
 from composer.core import Callback
 from composer.utils import dist
 
-from mixstream.callbacks.online import OnlineWeights, Terms
+from mixstream.callbacks.online import OnlineWeights, Timing
 from mixstream.callbacks.scores import provider_of
 from mixstream.callbacks.signals import Alignment, Excess, NoSignal, SignalSource, TrainingLosses
 from mixstream.callbacks.weighting import LossWeights
@@ -20,6 +20,7 @@ from mixstream.methods.ado import ADO
 from mixstream.methods.bounds import Bounds, repeat_caps
 from mixstream.methods.doremi import DoReMi
 from mixstream.methods.families import family_prior
+from mixstream.methods.learner import Learner
 from mixstream.methods.odm import ODM
 from mixstream.methods.online import Method
 from mixstream.methods.stages import Join, Stages, present_weights
@@ -44,6 +45,7 @@ from mixstream.runs.pretrained import check_pretrained, load_pretrained
 from mixstream.streams.catalog import Catalog
 from mixstream.streams.manifest import TokenizerInfo
 
+REFERENCE_KEY = "method.reference"
 Bools = npt.NDArray[np.bool_]
 
 
@@ -123,7 +125,7 @@ def _check_independence(method: XdogeRecipe, plan: Plan) -> None:
     Raises:
         RecipeError: with the numbers.
     """
-    taken, least = method.sequences_per_stream * method.probes_per_update, int(plan.sizes.min())
+    taken, least = method.rows_per_stream * method.probes_per_update, int(plan.sizes.min())
     if least < taken:
         raise RecipeError(
             f"stream {plan.streams[int(plan.sizes.argmin())]} has {least} samples, but an update takes {taken} of each "
@@ -150,8 +152,8 @@ def _check_joins(method: MethodRecipe, plan: Plan, weight_lag: int) -> None:
             )
 
 
-def terms_of(method: MethodRecipe, plan: Plan, start: Float64) -> Terms:
-    """Return how weights are learnt, apart from the method.
+def learner_of(method: MethodRecipe, plan: Plan, start: Float64) -> Learner:
+    """Return what decides of the weights.
 
     Args:
         method: the recipe's section.
@@ -162,24 +164,15 @@ def terms_of(method: MethodRecipe, plan: Plan, start: Float64) -> Terms:
     Raises:
         MixstreamError: floors and caps that leave no mixture; a stream or language that is not there.
     """
-    is_read = (start > 0) | (plan.floor > 0)
-    bounds, stages = _bounds(method, plan, is_read), _stages(method.stages, plan)
-    bounds.apply(start)  # streams without weight or floor may leave too little room under the caps
-    for batch in stages.first_batches if method.stages else ():
-        bounds.present(stages.presence(batch)).apply(present_weights(start, stages.presence(batch)))
-    return Terms(
-        bounds=bounds,
-        start=start,
-        targets=_targets(method, plan, is_read),
-        stages=stages,
-        interval_batches=method.interval_batches,
-        warmup_batches=method.warmup_batches,
-        eta=method.eta if isinstance(method, XdogeRecipe) else None,
-        max_refused=method.max_refused,
-    )
+    return Learner(method_of(method, plan), _bounds(method, plan, start), _stages(method.stages, plan), start)
 
 
-def _bounds(method: MethodRecipe, plan: Plan, is_read: Bools) -> Bounds:
+def _is_read(plan: Plan, start: Float64) -> Bools:
+    return (start > 0) | (plan.floor > 0)
+
+
+def _bounds(method: MethodRecipe, plan: Plan, start: Float64) -> Bounds:
+    is_read = _is_read(plan, start)
     floor = plan.floor if method.floor is None else method.floor
     numbers = np.unique(languages_of(plan), return_inverse=True)[1] if method.floor_of == "language" else None
     has_floor = is_read if numbers is None else np.bincount(numbers, is_read) > 0
@@ -189,6 +182,21 @@ def _bounds(method: MethodRecipe, plan: Plan, is_read: Bools) -> Bounds:
     if bounds.warning is not None:
         warnings.warn(bounds.warning, UserWarning, stacklevel=2)
     return bounds
+
+
+def targets_of(method: MethodRecipe, plan: Plan, start: Float64) -> Float64:
+    """Return the coefficient of each stream's loss in what is to fall, (K,).
+
+    Raises:
+        RecipeError: a target is no stream.
+    """
+    asked = method.targets if isinstance(method, XdogeRecipe) else None
+    if asked is None:
+        return _is_read(plan, start).astype(np.float64)
+    unknown = [name for name in asked if name not in plan.streams]
+    if unknown:
+        raise RecipeError(f"method.targets names {unknown[0]!r}, which is no stream{nearest(unknown[0], plan.streams)}")
+    return np.isin(plan.streams, asked).astype(np.float64)
 
 
 def learning_callbacks(
@@ -208,9 +216,15 @@ def learning_callbacks(
     learner = OnlineWeights(
         loader,
         method.name,
-        method_of(method, plan),
+        learner_of(method, plan, start),
         signal_of(method, plan, probe),
-        terms_of(method, plan, start),
+        targets_of(method, plan, start),
+        Timing(
+            method.interval_batches,
+            method.warmup_batches,
+            method.eta if isinstance(method, XdogeRecipe) else None,
+            method.max_refused,
+        ),
         log,
         loss_weights,
     )
@@ -251,20 +265,10 @@ def signal_of(method: MethodRecipe, plan: Plan, probe: MixtureLoader | None) -> 
         return Alignment(probe, provider_of(method.scores), method.probe)
     if isinstance(method, DoremiRecipe):
         assert probe is not None, "it was planned"
-        return Excess(probe, CausalLM(load_pretrained(_reference(method.reference))))
+        return Excess(probe, CausalLM(load_pretrained(_reference(method.reference), REFERENCE_KEY)))
     if isinstance(method, TemperatureRecipe):
         return NoSignal()
     return TrainingLosses(len(plan.streams))
-
-
-def _targets(method: MethodRecipe, plan: Plan, is_read: Bools) -> Float64:
-    asked = method.targets if isinstance(method, XdogeRecipe) else None
-    if asked is None:
-        return is_read.astype(np.float64)
-    unknown = [name for name in asked if name not in plan.streams]
-    if unknown:
-        raise RecipeError(f"method.targets names {unknown[0]!r}, which is no stream{nearest(unknown[0], plan.streams)}")
-    return np.isin(plan.streams, asked).astype(np.float64)
 
 
 def _stages(stages: tuple[StageRecipe, ...], plan: Plan) -> Stages:
@@ -303,4 +307,4 @@ def check_reference(method: MethodRecipe, plan: Plan, tokenizer: TokenizerInfo) 
         RecipeError: it is not there, or has learnt other tokens.
     """
     if isinstance(method, DoremiRecipe):
-        check_pretrained(_reference(method.reference), plan, tokenizer)
+        check_pretrained(_reference(method.reference), plan, tokenizer, REFERENCE_KEY)

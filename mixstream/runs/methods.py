@@ -110,7 +110,8 @@ class XdogeRecipe(ProbingRecipe):
         mu: step of the mirror descent; smaller moves further.
         eta: learning rate of the updates; None: the model's, as the papers have it.
         scores: how W is computed: central differences, forward mode, or K backward passes.
-        probe: which batches the two gradients of W come from; ``same_batch`` is the papers'.
+        probe: which batches the two gradients of W come from; ``same_batch`` is the papers'; of ``half_split``, two
+            batches by turns, each has half of the sequences.
         form: of the update; ``normalised``: clipped, as DoGE's code has it.
         ema: share of the old scores in their moving mean.
         targets: streams whose losses are to fall; None: all. One of weight 0 in the mixture is not trained on.
@@ -140,9 +141,14 @@ class XdogeRecipe(ProbingRecipe):
         return self
 
     @property
+    def rows_per_stream(self) -> int:
+        """Rows of each stream in a probe batch."""
+        return self.sequences_per_stream // (2 if self.probe == "half_split" else 1)
+
+    @property
     def probes_per_update(self) -> int:
         """Probe batches of an update."""
-        return 2 if self.probe == "crossfit" else 1
+        return 1 if self.probe == "same_batch" else 2
 
 
 class DoremiRecipe(ProbingRecipe):

@@ -20,6 +20,7 @@ from mixstream.streams.manifest import TokenizerInfo
 
 NOTE_NAME = "mixstream.json"
 TOKENIZER_NAME = "tokenizer.json"
+MODEL_KEY = "model.pretrained"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _OFFERED = "give a folder with config.json and model.safetensors, such as OUT/model of a run that has ended"
 
@@ -32,36 +33,37 @@ class ModelNote(FileModel):
     tokenizer: TokenizerInfo
 
 
-def check_pretrained(name: str, plan: Plan, tokenizer: TokenizerInfo) -> None:
+def check_pretrained(name: str, plan: Plan, tokenizer: TokenizerInfo, key: str = MODEL_KEY) -> None:
     """Refuse a checkpoint that cannot be trained on what a plan reads; its weights are not read yet.
 
     Args:
         name: a folder, or a name on the hub.
         plan: what is read.
         tokenizer: what made the plan's tokens.
+        key: of the recipe, that names it.
 
     Raises:
         RecipeError: there is no such checkpoint, it is no causal language model, its vocabulary or its context is too
             small, or it has learnt the tokens of another tokenizer.
     """
-    config = _config_of(name)
+    config = _config_of(name, key)
     text = config.get_text_config(decoder=True)
     vocab_size, context = text.vocab_size, getattr(text, "max_position_embeddings", None)
     if vocab_size < tokenizer.vocab_size:
         raise RecipeError(
-            f"model.pretrained {name!r} knows {vocab_size:,} tokens, but the streams' tokenizer {tokenizer.name!r} has "
+            f"{key} {name!r} knows {vocab_size:,} tokens, but the streams' tokenizer {tokenizer.name!r} has "
             f"{tokenizer.vocab_size:,}; convert the corpora with the checkpoint's own tokenizer"
         )
     if context is not None and context < plan.sequence_length:
         raise RecipeError(
-            f"model.pretrained {name!r} has a context of {context:,} tokens, but samples are of "
+            f"{key} {name!r} has a context of {context:,} tokens, but samples are of "
             f"{plan.sequence_length:,}; give mixture.sequence_length, a divisor of {plan.stored_sequence_length:,}, or "
             f"convert the corpora with a shorter --sequence-length"
         )
-    _check_tokenizer(name, tokenizer)
+    _check_tokenizer(name, tokenizer, key)
 
 
-def load_pretrained(name: str) -> Any:
+def load_pretrained(name: str, key: str = MODEL_KEY) -> Any:
     """Return the model of a checkpoint, in single precision.
 
     Raises:
@@ -72,12 +74,12 @@ def load_pretrained(name: str) -> Any:
             name, trust_remote_code=False, torch_dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
-        raise RecipeError(f"model.pretrained {name!r}: cannot be loaded ({_first_line(problem)}); {_OFFERED}") from None
+        raise RecipeError(f"{key} {name!r}: cannot be loaded ({_first_line(problem)}); {_OFFERED}") from None
     model, told = loaded
     missing = sorted(told["missing_keys"])
     if missing:
         raise RecipeError(
-            f"model.pretrained {name!r}: {len(missing)} weights of the model are not in it ({', '.join(missing[:3])}), "
+            f"{key} {name!r}: {len(missing)} weights of the model are not in it ({', '.join(missing[:3])}), "
             f"they would begin at random; {_OFFERED}"
         )
     return model
@@ -89,31 +91,31 @@ def tokenizer_files(name: str) -> list[Path]:
     return [path for path in (_file_of(name, each) for each in (*names, "tokenizer.model")) if path is not None]
 
 
-def _config_of(name: str) -> Any:
+def _config_of(name: str, key: str) -> Any:
     is_path = Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
     if is_path and not Path(name).is_dir():
-        raise RecipeError(f"model.pretrained {name!r}: no such folder; {_OFFERED}, or a name on the Hugging Face hub")
+        raise RecipeError(f"{key} {name!r}: no such folder; {_OFFERED}, or a name on the Hugging Face hub")
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as problem:
         if "custom code" in str(problem):
             raise RecipeError(
-                f"model.pretrained {name!r} brings code of its own, which is never run; give a checkpoint of a family "
+                f"{key} {name!r} brings code of its own, which is never run; give a checkpoint of a family "
                 f"that transformers itself has"
             ) from None
         where = "" if Path(name).is_dir() else "no such folder, and the hub does not give it: "
-        raise RecipeError(f"model.pretrained {name!r}: {where}{_first_line(problem)}; {_OFFERED}") from None
+        raise RecipeError(f"{key} {name!r}: {where}{_first_line(problem)}; {_OFFERED}") from None
     if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
         raise RecipeError(
-            f"model.pretrained {name!r} is a {config.model_type}, expected a causal language model (one that "
+            f"{key} {name!r} is a {config.model_type}, expected a causal language model (one that "
             f"transformers' AutoModelForCausalLM knows); {_OFFERED}"
         )
     if Path(name).is_dir() and not any((Path(name) / weights).exists() for weights in _WEIGHTS):
-        raise RecipeError(f"model.pretrained {name!r}: holds no weights ({', '.join(_WEIGHTS[::2])}); {_OFFERED}")
+        raise RecipeError(f"{key} {name!r}: holds no weights ({', '.join(_WEIGHTS[::2])}); {_OFFERED}")
     return config
 
 
-def _check_tokenizer(name: str, wanted: TokenizerInfo) -> None:
+def _check_tokenizer(name: str, wanted: TokenizerInfo, key: str) -> None:
     """Refuse a model that has learnt other tokens than the streams'; warn where that cannot be told."""
     note, file = _file_of(name, NOTE_NAME), _file_of(name, TOKENIZER_NAME)
     if note is not None:
@@ -122,14 +124,14 @@ def _check_tokenizer(name: str, wanted: TokenizerInfo) -> None:
         learnt = _fingerprint(file, wanted.eod_token_id)
     else:
         warnings.warn(
-            f"model.pretrained {name!r} has neither {NOTE_NAME} nor {TOKENIZER_NAME}: whether it has learnt the tokens "
+            f"{key} {name!r} has neither {NOTE_NAME} nor {TOKENIZER_NAME}: whether it has learnt the tokens "
             f"of the streams' tokenizer {wanted.name!r} cannot be told",
             stacklevel=2,
         )
         return
     if learnt != wanted.fingerprint:
         raise RecipeError(
-            f"model.pretrained {name!r} has learnt the tokens of a tokenizer of fingerprint {learnt}, but the streams' "
+            f"{key} {name!r} has learnt the tokens of a tokenizer of fingerprint {learnt}, but the streams' "
             f"({wanted.name!r}) has {wanted.fingerprint}; convert the corpora with the checkpoint's {TOKENIZER_NAME} "
             f"and the same end of documents (--tokenizer, --eod-token)"
         )

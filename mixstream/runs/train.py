@@ -35,10 +35,10 @@ from mixstream.runs.learning import (
     check_method,
     check_reference,
     first_weights,
+    learner_of,
     learning_callbacks,
-    method_of,
     plan_probe,
-    terms_of,
+    targets_of,
 )
 from mixstream.runs.migrate import migrate_run
 from mixstream.runs.model import build_model, check_model
@@ -134,8 +134,8 @@ def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> Planned:
     tokenizer = check_model(recipe.model, plan)
     if method is not None:
         check_reference(method, plan, tokenizer)
-        terms_of(method, plan, start)
-        method_of(method, plan)
+        learner_of(method, plan, start)
+        targets_of(method, plan, start)
         probe = plan_probe(method, plan, catalog)
     return Planned(plan, start, probe, cache_needs(recipe, plan, probe, catalog))
 

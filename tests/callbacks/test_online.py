@@ -11,13 +11,14 @@ import torch
 from composer import Trainer
 
 from mixstream import build_plan
-from mixstream.callbacks.online import OnlineWeights, Terms
+from mixstream.callbacks.online import OnlineWeights, Timing
 from mixstream.callbacks.signals import Measured, NoSignal
 from mixstream.callbacks.weighting import LossWeights
 from mixstream.errors import ScoreError, StateError, WeightsError
 from mixstream.loader import MixtureLoader
 from mixstream.methods.bounds import Bounds
 from mixstream.methods.history import read_history
+from mixstream.methods.learner import Learner
 from mixstream.methods.stages import Join, Stages
 from mixstream.methods.temperature import TemperatureAnneal
 from mixstream.methods.xdoge import XDoGE
@@ -27,7 +28,6 @@ from mixstream.runs.recipe import ModelRecipe
 MODEL = ModelRecipe(hidden_size=16, intermediate_size=24, num_layers=1, num_heads=2)
 UNIFORM = np.full(5, 0.2)
 NAN = float("nan")
-NAMES = tuple("abcde")
 
 
 class Scores(NoSignal):
@@ -50,24 +50,33 @@ def plan(catalog):
     return build_plan(catalog, "uniform", 8 * 10 * 30, 10, seed=3)  # 30 batches
 
 
-def terms(**changes):
-    ours = {
-        "bounds": Bounds(0.05, np.ones(5)),
-        "start": UNIFORM,
-        "targets": np.ones(5),
-        "stages": Stages(NAMES),
-        "interval_batches": 5,
-        "eta": 0.1,
-    }
-    return Terms(**(ours | changes))
-
-
-def fit(plan, folder, signal, method=None, *, loss_weights=None, more=(), lag=2, until="1ep", load=None, **changes):
+def fit(
+    plan,
+    folder,
+    signal,
+    method=None,
+    *,
+    loss_weights=None,
+    more=(),
+    lag=2,
+    until="1ep",
+    load=None,
+    stages=None,
+    floor=0.05,
+    **timing,
+):
     """Train on the plan, and return the loader, after all batches were noted."""
     model = build_model(MODEL, plan, 0)
     loader = MixtureLoader(plan, weight_lag=lag)
     learner = OnlineWeights(
-        loader, "ours", method or XDoGE(mu=0.1), signal, terms(**changes), folder / "weights.jsonl", loss_weights
+        loader,
+        "ours",
+        Learner(method or XDoGE(mu=0.1), Bounds(floor, np.ones(5)), stages or Stages(plan.streams), UNIFORM),
+        signal,
+        np.ones(5),
+        Timing(**({"interval_batches": 5, "eta": 0.1} | timing)),
+        folder / "weights.jsonl",
+        loss_weights,
     )
     trainer = Trainer(
         model=model,
@@ -133,7 +142,7 @@ def test_too_many_refusals_in_a_row_end_the_run(plan, tmp_path):
 @pytest.mark.parametrize("in_loss", [False, True])
 def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(plan, tmp_path, in_loss):
     """Weights, running mean of scores, refusals, shares since the last update: all of it is in the checkpoint."""
-    signal = {5: [0, 1.0, 0, 0, 0], 10: [NAN] * 5, 20: [0, 0, 3.0, 0, 0]}
+    signal = {5: [0, 1.0, 0, 0, 0], 10: [NAN] * 5, 15: [NAN] * 5, 20: [0, 0, 3.0, 0, 0]}
 
     def weights():
         return LossWeights(UNIFORM) if in_loss else None
@@ -145,7 +154,7 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(plan, tmp_path, in_los
         fit(plan, tmp_path / "whole", Scores(signal), method(), loss_weights=weights())
         fit(plan, tmp_path / "cut", Scores(signal), method(), loss_weights=weights(), until="18ba")
         checkpoint = str(tmp_path / "cut" / "checkpoints" / "ba14.pt")
-    fit(plan, tmp_path / "cut", Scores(signal), method(), loss_weights=weights(), load=checkpoint)
+        fit(plan, tmp_path / "cut", Scores(signal), method(), loss_weights=weights(), load=checkpoint)
     assert (tmp_path / "cut" / "weights.jsonl").read_text() == (tmp_path / "whole" / "weights.jsonl").read_text()
     ends = [
         torch.load(tmp_path / one / "checkpoints" / "ba28.pt", weights_only=False)["state"] for one in ("whole", "cut")
@@ -164,10 +173,7 @@ def without_last(catalog, plan):
 def test_the_log_begins_with_what_was_planned(without_last, tmp_path):
     """Also where stages and floors would have it otherwise: until the first update nothing but the plan acts."""
     joining = Stages(without_last.streams, (Join(without_last.streams[4:], 20),))
-    start = np.array([0.8, 0.05, 0.05, 0.05, 0.05])
-    loader, _ = fit(
-        without_last, tmp_path, Scores(), stages=joining, start=start, bounds=Bounds(0.1, np.ones(5)), until="4ba"
-    )
+    loader, _ = fit(without_last, tmp_path, Scores(), stages=joining, floor=0.1, until="4ba")
     assert list(read_history(tmp_path / "weights.jsonl")[0].weights.values()) == without_last.weights.tolist()
     assert loader.ledger().shares / loader.ledger().shares.sum() == pytest.approx(without_last.weights)
 
@@ -209,12 +215,14 @@ def test_weights_in_the_loss_leave_the_loader_to_its_plan(plan, tmp_path):
 
 def test_weights_of_a_loss_that_nothing_weighs_are_refused(plan, tmp_path):
     carried = LossWeights(UNIFORM)
-    learner = OnlineWeights(MixtureLoader(plan), "ours", XDoGE(mu=1.0), Scores(), terms(), tmp_path / "w", carried)
-    for callbacks in ([learner], [carried, learner]):
+    learner = Learner(XDoGE(mu=1.0), Bounds(0.05, np.ones(5)), Stages(plan.streams), UNIFORM)
+    ours = MixtureLoader(plan), "ours", learner, Scores(), np.ones(5), Timing(5), tmp_path / "weights.jsonl", carried
+    learns = OnlineWeights(*ours)
+    for callbacks in ([learns], [carried, learns]):
         with pytest.raises(
             WeightsError, match=r"not among the Trainer's callbacks after it.*\[learner, loss_weights\]"
         ):
-            learner.fit_start(SimpleNamespace(callbacks=callbacks), None)
+            learns.fit_start(SimpleNamespace(callbacks=callbacks), None)
 
 
 @pytest.mark.filterwarnings("ignore:No scheduler:UserWarning")

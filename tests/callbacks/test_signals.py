@@ -15,7 +15,7 @@ from composer.models import ComposerModel
 from mixstream import build_plan
 from mixstream.callbacks.rows import row_losses
 from mixstream.callbacks.scores import provider_of
-from mixstream.callbacks.signals import Alignment, Excess, TrainingLosses, halves, token_losses
+from mixstream.callbacks.signals import Alignment, Excess, TrainingLosses, token_losses
 from mixstream.errors import ScoreError
 from mixstream.loader import MixtureLoader
 from mixstream.runs.model import build_model
@@ -76,28 +76,6 @@ def test_a_model_that_does_not_tell_the_loss_of_tokens_is_refused(plan):
         token_losses(Plain(), batch)
 
 
-def test_halves_have_half_of_each_source(plan):
-    batch = probes(plan)[0]
-    first, second = halves(batch, torch.zeros(5))
-    for half in (first, second):
-        assert torch.bincount(half["stream"]).tolist() == [2] * 5
-    rows = [list(zip(part["stream"].tolist(), part["sample"].tolist(), strict=True)) for part in (batch, first, second)]
-    assert sorted(rows[0]) == sorted(rows[1] + rows[2])
-
-
-@pytest.mark.parametrize("ranks", [2, 4, 10, 20])
-def test_halves_are_the_same_on_any_number_of_ranks(plan, ranks):
-    """Also where a rank has one row of a source, or none."""
-    batch = probes(plan)[0]
-    rows = 20 // ranks
-    parts = [{key: column[i : i + rows] for key, column in batch.items()} for i in range(0, 20, rows)]
-    counts = torch.stack([torch.bincount(part["stream"], minlength=5) for part in parts])
-    halved = [halves(part, counts[:rank].sum(dim=0)) for rank, part in enumerate(parts)]
-    for whole, own in zip(halves(batch, torch.zeros(5)), zip(*halved, strict=True), strict=True):
-        assert torch.equal(torch.cat([part["sample"] for part in own]), whole["sample"])
-        assert torch.equal(torch.cat([part["stream"] for part in own]), whole["stream"])
-
-
 @pytest.mark.parametrize("kind", ["crossfit", "same_batch", "half_split"])
 def test_gradients_come_from_the_probes_that_were_asked_for(state, plan, kind):
     measured = Alignment(MixtureLoader(plan), provider_of("kbackward"), kind).measure(state, ONES)
@@ -116,7 +94,7 @@ def test_gradients_come_from_the_probes_that_were_asked_for(state, plan, kind):
     elif kind == "same_batch":
         expected = gradients(first) @ gradients(first).sum(axis=0)
     else:
-        a, b = map(gradients, halves(first, torch.zeros(5)))
+        a, b = gradients(first), gradients(second)
         expected = (a @ b.sum(axis=0) + b @ a.sum(axis=0)) / 2
     assert measured.signal == pytest.approx(expected, rel=1e-3)
     assert measured.metrics["gradient_norm"] > 0

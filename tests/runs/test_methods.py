@@ -210,7 +210,7 @@ def test_a_family_prior_pulls_the_weights(streams, tmp_path):
             RecipeError,
             r"unknown key 'method.mu' \(known: .*reward_scale",
         ),
-        ({"name": "doremi", "reference": "nowhere/run/model", **OFTEN}, {}, RecipeError, "'nowhere/run/model'.*no such folder"),
+        ({"name": "doremi", "reference": "nowhere/run/model", **OFTEN}, {}, RecipeError, "method.reference 'nowhere/run/model': no such folder"),
         (XDOGE | {"sequences_per_stream": 3, "probe": "half_split"}, {}, RecipeError, "3 has no halves; give an even"),
         (XDOGE | {"prior_strength": 0.5}, {}, RecipeError, "families and prior_strength go together"),
         ({"name": "ado", **OFTEN}, {}, RecipeError, "after method.start_batches 1,000, but the run has 24 batches; lower"),

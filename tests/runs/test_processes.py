@@ -117,6 +117,21 @@ def test_two_processes_learn_the_same_weights_as_one(streams, tmp_path, record):
         assert replayed == batches
 
 
+def test_two_processes_carry_weights_in_the_loss_as_one(streams, tmp_path, record):
+    """Rows are weighed by the global batch's shares, whatever part of it a rank has; the data stays the plan's."""
+    method = XDOGE | {"apply": "loss", "probe": "same_batch", "mu": 0.002}
+    alone = record(single(streams, tmp_path / "run-one", method=method), "one", 1)
+    assert record(single(streams, tmp_path / "run-two", method=method), "two", 2) == alone
+    histories = [read_history(tmp_path / f"run-{name}" / "weights.jsonl") for name in ("one", "two")]
+    for first, second in zip(*histories, strict=True):
+        assert second.weights == pytest.approx(first.weights, rel=1e-3)
+    last = list(histories[0][-1].weights.values())
+    assert max(last) > 1.1 * min(last)  # rows did count differently
+    losses = [json.loads((tmp_path / f"run-{name}" / "result.json").read_text())["heldout"] for name in ("one", "two")]
+    for stream in losses[0]:
+        assert losses[1][stream]["nats_per_token"] == pytest.approx(losses[0][stream]["nats_per_token"], rel=1e-3)
+
+
 def wait_for_batch(folder: Path, batch: int, process: subprocess.Popen) -> None:
     path = folder / "metrics.jsonl"
     deadline = time.monotonic() + 120
