@@ -31,9 +31,10 @@ from arena_figures import Ended, as_json, lines_of, tables
 from arena_recipes import DEVICES, METHODS, REFERENCE, SIZES, Setting, Task, tasks_of, weights_of
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from mixstream.methods.history import learnt_weights
 from mixstream.mixture.plan import Plan
 from mixstream.mixture.weights import save_weights
+from mixstream.runs.learnt import learnt_by
+from mixstream.runs.sections import AverageRecipe
 from mixstream.streams.catalog import Catalog
 
 POLL_SECONDS = 0.5
@@ -151,7 +152,9 @@ def has_ended(task: Task, work: Path) -> bool:
         raise ArenaError(f"{out}: a run of other settings; choose another --work, or remove it")
     if task.average_last is not None and not weights_of(work, task.name).exists():
         batches = _result(out)["batches"]
-        save_weights(weights_of(work, task.name), learnt_weights(out, task.average_last, batches), str(out))
+        save_weights(
+            weights_of(work, task.name), learnt_by(out, AverageRecipe(last=task.average_last), batches), str(out)
+        )
     return True
 
 

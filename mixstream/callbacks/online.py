@@ -155,6 +155,8 @@ class OnlineWeights(Callback):
         try:
             wish = self._learner.wish(batch, plan.num_batches, eta, drawn, plan.sizes, measured.signal)
         except ScoreError as problem:
+            if self._learner.let_join(batch):
+                self._give(batch)
             self._refuse(batch, measured, str(problem))
         else:
             self._num_refused = 0

@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from mixstream.errors import FormatError
 from mixstream.formats import FileModel, parse, parse_json
-from mixstream.methods.averaging import average_weights
-from mixstream.mixture.plan import named
 from mixstream.mixture.weights import Weight
 from mixstream.streams.manifest import Count
 
@@ -69,26 +65,3 @@ def read_history(path: Path) -> list[WeightsUpdate]:
         if updates[-1].weights.keys() != updates[0].weights.keys():
             raise FormatError(f"{where}: weights of other streams than in line 1; two runs wrote to this folder")
     return updates
-
-
-def average_history(history: list[WeightsUpdate], start: int, end: int) -> dict[str, float]:
-    """Return the mean of the weights that act in batches `start` .. `end` - 1."""
-    names = tuple(history[0].weights)
-    changes = [
-        (update.at_batch, np.array([update.weights[name] for name in names], dtype=np.float64)) for update in history
-    ]
-    return dict(named(average_weights(changes, start, end), names))
-
-
-def learnt_weights(run: Path, last: float, num_batches: int) -> dict[str, float]:
-    """Return the weights that a proxy run learnt, averaged over the last part of its batches.
-
-    Args:
-        run: its folder, with weights.jsonl.
-        last: share of its batches, at its end.
-        num_batches: batches that it read.
-
-    Raises:
-        FormatError: weights.jsonl is missing or is not one.
-    """
-    return average_history(read_history(run / "weights.jsonl"), round(num_batches * (1 - last)), num_batches)

@@ -203,6 +203,15 @@ def test_stages_act_before_anything_is_learnt(without_last, tmp_path):
     assert lines[1].scores is None
 
 
+def test_stages_do_not_wait_for_what_is_refused(without_last, tmp_path):
+    joining = Stages(without_last.streams, (Join(without_last.streams[4:], 10),))
+    with pytest.warns(RuntimeWarning, match="batch 10: no new weights"):
+        fit(without_last, tmp_path, Scores({10: [NAN] * 5}), stages=joining)
+    line = read_history(tmp_path / "weights.jsonl")[2]
+    assert (line.batch, line.at_batch, line.refused is None) == (10, 12, False)
+    assert list(line.weights.values())[4] > 0.05
+
+
 def test_weights_in_the_loss_leave_the_loader_to_its_plan(plan, tmp_path):
     carried = LossWeights(UNIFORM)
     loader, _ = fit(plan, tmp_path, Scores(), loss_weights=carried)

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from mixstream.errors import FormatError
-from mixstream.methods.history import learnt_weights, read_history
+from mixstream.methods.history import read_history
 from mixstream.mixture.weights import resolve_weights, save_weights
+from mixstream.runs.learnt import learnt_by
+from mixstream.runs.sections import AverageRecipe
 
 
 def line(batch, at_batch, share, **changes):
@@ -32,7 +34,7 @@ def run(tmp_path):
 
 
 def test_the_last_part_is_averaged_and_becomes_a_plans_weights(run):
-    learnt = learnt_weights(run, 0.5, 20)  # batches 10 to 19: five of 0.7, five of 0.9
+    learnt = learnt_by(run, AverageRecipe(last=0.5), 20)  # batches 10 to 19: five of 0.7, five of 0.9
     assert learnt == pytest.approx({"ca.a": 0.8, "eu.a": 0.2})
     save_weights(run / "weights.json", learnt, "a test")
     weights = resolve_weights(run / "weights.json", {"ca.a": 1, "eu.a": 1}, 1)
