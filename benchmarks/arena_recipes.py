@@ -41,9 +41,8 @@ class Setting:
         updates: how often an online method changes its weights, about.
         mu, mu_paper: XDoGE's, of our form and of the paper's. The two are in other units: ours divides scores by
             their mean size. The paper's is within the range of DoGE's configurations. Both were chosen by how far
-            a proxy's weights move against the noise of its scores, on a seed that the arena does not use.
-            `mu` was set on a seed that the arena leaves out, among a few, with the same held-out text in sight; `mu_paper`
-            by how far weights move.
+            a proxy's weights move against the noise of its scores, on a seed that the arena does not use. Its held-out
+            text is the arena's, and had been seen by then.
     """
 
     size: str = "2M"
