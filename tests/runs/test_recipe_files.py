@@ -22,7 +22,9 @@ TWINS = [path for path in RECIPES if path.stem.endswith("_tiny")]
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_can_be_read(path):
-    load_recipe(path)
+    recipe = load_recipe(path)
+    assert recipe.kind in path.read_text()
+    assert all_keys(recipe)["version"] == 1
 
 
 @pytest.mark.parametrize("path", TWINS, ids=lambda path: path.stem)
