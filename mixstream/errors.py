@@ -16,6 +16,8 @@ line and exits with 2. Where the cause is a bad value it is a `ValueError` too.
     │   ├── WeightsError              weights that are not a point of the simplex over the streams
     │   ├── FloorError                floors that add up to more than the whole, or exceed a cap
     │   └── BudgetError               budgets that cannot supply the run
+    ├── RunTableError (ValueError)    a table of runs that is wrong, or of other names than were asked for
+    ├── FitError (ValueError)         a law that cannot be fitted, solved or asked: too few runs, no convergence
     ├── StateError (ValueError)       a state or a run folder that belongs to another plan
     ├── PlanSpentError                the plan's last batch has been read, and more was asked for
     ├── ScoreError (ArithmeticError)  scores or losses that are not finite numbers
@@ -78,6 +80,14 @@ class FloorError(MixtureError):
 
 class BudgetError(MixtureError):
     """Budgets cannot supply the run."""
+
+
+class RunTableError(MixstreamError, ValueError):
+    """A table of runs is wrong in itself, or of other sources, targets or runs than were asked for."""
+
+
+class FitError(MixstreamError, ValueError):
+    """A law cannot be fitted, solved, or asked for what it does not know."""
 
 
 class StateError(MixstreamError, ValueError):

@@ -33,6 +33,7 @@ EXTRAS = {
     "transformers": "train",
     "matplotlib": "report",
     "jinja2": "report",
+    "lightgbm": "regmix",
 }
 
 app = typer.Typer(

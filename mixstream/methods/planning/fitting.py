@@ -1,0 +1,103 @@
+"""Nonlinear least squares from several starts; what has not converged is an error, never an answer.
+
+    min over x in a box   sum_n H( f_n(x) )        H(f) = f^2 / 2 if |f| <= delta, else delta (|f| - delta / 2)
+
+Huber's loss, so that a run that went wrong does not decide the law. Solved by a trust region of Gauss-Newton
+steps within the box (scipy's least_squares, "trf").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from mixstream.errors import FitError
+from mixstream.mixture.simplex import Float64
+
+TOLERANCE = 1e-10
+AGREE = 1e-3  # starts whose objectives differ by less, relatively, found the same minimum
+Residuals = Callable[[Float64], Float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """The best of several fits.
+
+    Attributes:
+        parameters: (P,) x.
+        objective: the sum of Huber's losses there.
+        residuals: (n,) f there.
+        converged, agreed: starts that converged, and those of them that found this minimum.
+    """
+
+    parameters: Float64
+    objective: float
+    residuals: Float64
+    converged: int
+    agreed: int
+
+
+def fit_from(
+    starts: Float64,
+    residuals: Residuals,
+    bounds: tuple[Float64, Float64],
+    *,
+    of: str,
+    jacobian: Residuals | None = None,
+    delta: float = math.inf,
+    max_evaluations: int = 2000,
+) -> Fit:
+    """Return the best fit of those from `starts`.
+
+    Args:
+        starts: (S, P); brought into the box where they lie outside.
+        residuals: f, (P,) -> (n,).
+        bounds: (P,) least and (P,) greatest x.
+        of: what is fitted, for the message.
+        jacobian: (P,) -> (n, P); None: by differences.
+        delta: of Huber's loss, in the unit of the residuals; infinite: plain squares.
+        max_evaluations: of each start.
+
+    Raises:
+        FitError: the residuals are not finite at any start, or no start converged.
+    """
+    least, most = bounds
+    inside = np.clip(starts, least, most)
+    finite = [start for start in inside if np.isfinite(residuals(start)).all()]
+    if not finite:
+        raise FitError(f"{of}: the law is not finite at any of {len(inside)} starts; look for runs that went wrong")
+    solve = partial(
+        least_squares,
+        residuals,
+        jac="2-point" if jacobian is None else jacobian,
+        bounds=(least, most),
+        loss="linear" if math.isinf(delta) else "huber",
+        f_scale=1.0 if math.isinf(delta) else delta,
+        x_scale="jac",
+        ftol=TOLERANCE,
+        xtol=TOLERANCE,
+        gtol=TOLERANCE,
+        max_nfev=max_evaluations,
+    )
+    found = [solve(start) for start in finite]
+    done = [one for one in found if one.status > 0 and np.isfinite(one.cost)]
+    if not done:
+        best = min(one.cost for one in found)
+        raise FitError(
+            f"{of}: no fit converged, from {len(finite)} starts of {max_evaluations} evaluations each (the least "
+            f"objective was {best:.4g}); look for runs that went wrong, or give more of them"
+        )
+    best = min(done, key=lambda one: float(one.cost))
+    near = best.cost * (1 + AGREE) + np.finfo(float).tiny
+    return Fit(
+        parameters=best.x,
+        objective=float(best.cost),
+        residuals=best.fun,
+        converged=len(done),
+        agreed=sum(one.cost <= near for one in done),
+    )
