@@ -25,6 +25,7 @@ from mixstream.streams.writer import RowFormat, write_index, write_shard
 
 REPOSITORY = Path(__file__).parent.parent
 CORPORA = REPOSITORY.parent / "shared" / "corpora"
+REGMIX = REPOSITORY.parent / "shared" / "fixtures" / "regmix"
 BYTE = TokenizerInfo(name="byte", fingerprint="byte-1", vocab_size=257, eod_token_id=256)
 
 # Deadlines measure a noisy machine; examples are bounded instead.
@@ -37,6 +38,7 @@ needs_kernels = pytest.mark.skipif(
     native is None and not _COMPILES, reason="no C compiler, or no Python.h, to build the kernels"
 )
 needs_corpora = pytest.mark.skipif(not CORPORA.exists(), reason=f"real corpora are not there: {CORPORA}")
+needs_regmix = pytest.mark.skipif(not REGMIX.exists(), reason=f"RegMix's runs are not there: {REGMIX}")
 
 
 def fake_catalog(shards: Mapping[str, Sequence[int]], sequence_length: int = 8) -> Catalog:
