@@ -34,6 +34,7 @@ from mixstream.methods.regmix_mixtures import CHUNK, dirichlet, hold_within
 from mixstream.mixture.simplex import Float64
 
 LEAF = 20  # least runs of a leaf: LightGBM's default
+LEARNING = 3 * LEAF  # least runs that trees grow on: 2 * LEAF leave one place to split at, which bins may miss
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +148,11 @@ class RegMix:
         has = np.flatnonzero(~np.isnan(runs.losses[:, number]))
         shuffled = np.random.default_rng([self.seed, number]).permutation(has)
         judging = math.ceil(self.held_out * len(has))
-        needed = math.ceil(2 * LEAF / (1 - self.held_out))
-        if len(has) - judging < 2 * LEAF:
+        if len(has) - judging < LEARNING:
+            missing = max(1, math.ceil(LEARNING / (1 - self.held_out)) - len(has))
             raise FitError(
-                f"{place}: {len(has)} runs have its loss, of which {judging} only judge; a tree splits {2 * LEAF} or "
-                f"more, so {max(1, needed - len(has))} more runs are missing (the paper has 512)"
+                f"{place}: {len(has)} runs have its loss, of which {judging} only judge; trees with leaves of {LEAF} "
+                f"runs need {LEARNING} to grow on, so {missing} more runs are missing (the paper has 512)"
             )
         options = {
             "objective": "regression",
