@@ -51,6 +51,7 @@ def fit_from(
     jacobian: Residuals | None = None,
     delta: float = math.inf,
     max_evaluations: int = 2000,
+    tolerance: float = TOLERANCE,
 ) -> Fit:
     """Return the best fit of those from `starts`.
 
@@ -62,6 +63,7 @@ def fit_from(
         jacobian: (P,) -> (n, P); None: by differences.
         delta: of Huber's loss, in the unit of the residuals; infinite: plain squares.
         max_evaluations: of each start.
+        tolerance: a start has converged when a step changes objective or x relatively by less.
 
     Raises:
         FitError: the residuals are not finite at any start, or no start converged.
@@ -79,9 +81,9 @@ def fit_from(
         loss="linear" if math.isinf(delta) else "huber",
         f_scale=1.0 if math.isinf(delta) else delta,
         x_scale="jac",
-        ftol=TOLERANCE,
-        xtol=TOLERANCE,
-        gtol=TOLERANCE,
+        ftol=tolerance,
+        xtol=tolerance,
+        gtol=tolerance,
         max_nfev=max_evaluations,
     )
     found = [solve(start) for start in finite]
