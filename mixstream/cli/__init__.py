@@ -4,6 +4,7 @@ converting  convert
 streams     upload, inspect, verify
 mixture     plan, weights
 runs        train, report
+climb       climb pilots, climb run, climb collect, climb fit, climb solve
 tokenizer   tokenizer train, tokenizer fertility
 showing     what they print
 """
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 
 import typer
 
-from mixstream.cli import converting, mixture, runs, streams, tokenizer
+from mixstream.cli import climb, converting, mixture, runs, streams, tokenizer
 from mixstream.errors import MissingExtraError, MixstreamError
 
 EXTRAS = {
@@ -55,6 +56,7 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(climb.app, name="climb")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -38,7 +38,7 @@ def train(
     from mixstream.runs.chain import run_recipe  # torch and Composer: 5 s, after the recipe is known good
 
     try:
-        results = run_recipe(asked, _announce, migrate)
+        results = run_recipe(asked, announce, migrate)
     except (KeyboardInterrupt, SystemExit) as stop:  # Composer makes SystemExit(128 + number) of signals
         print("interrupted; the same command goes on from the newest checkpoint, if there is one", file=sys.stderr)
         code = stop.code if isinstance(stop, SystemExit) else None
@@ -58,7 +58,7 @@ def report(
     say(f"report in {out}")
 
 
-def _announce(name: str, run: Run) -> None:
+def announce(name: str, run: Run) -> None:
     """Show what a run is about to read."""
     if not _is_first():
         return

@@ -232,7 +232,8 @@ def _derivatives(design: Design, law: Law) -> Float64:
     if law == "quadratic":
         pairs = [shares[:, i] * shares[:, j] for i, j in itertools.combinations(range(count), 2)]
         columns = [*shares.T, *pairs, *(shares * np.log(tokens / middle)[:, None]).T]
-        return np.stack(columns, axis=1)[None]
+        one: Float64 = np.stack(columns, axis=1)[None]
+        return one
     given = -np.expm1(-ETA * shares)
     blocks = []
     for i in range(count):
