@@ -2,6 +2,7 @@
 
 converting  convert
 streams     upload, inspect, verify
+views       view
 mixture     plan, weights
 runs        train, report
 tokenizer   tokenizer train, tokenizer fertility
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 
 import typer
 
-from mixstream.cli import converting, mixture, runs, streams, tokenizer
+from mixstream.cli import converting, mixture, runs, streams, tokenizer, views
 from mixstream.errors import MissingExtraError, MixstreamError
 
 EXTRAS = {
@@ -48,6 +49,7 @@ for _command in (
     streams.upload,
     streams.inspect,
     streams.verify,
+    views.view,
     mixture.plan,
     mixture.weights,
     runs.train,
