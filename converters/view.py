@@ -17,16 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from converters.corpus import digest_of, library_versions
+from converters.refusals import kept_views, source_of, view_there
 from converters.tasks.choosing import By, Extent, ExtentTask, Rule, ViewSource, extent_of, least_share
 from converters.tasks.encode import cannot_write
 from converters.tasks.executors import executor_of, run_all
-from converters.tasks.viewing import ViewTask, format_of, view_of, write_view
+from converters.tasks.viewing import ViewTask, view_of, write_view
 from converters.work import work_folder
 from mixstream.errors import MixtureError, StreamError
-from mixstream.streams.catalog import Catalog, Stream, open_stream
-from mixstream.streams.index import INDEX_NAME
-from mixstream.streams.manifest import DOCUMENTS_NAME, HELDOUT, MANIFEST_NAME, StreamManifest, View, read_manifest
-from mixstream.streams.placing import foreign_entry, put_in_place
+from mixstream.streams.catalog import Catalog
+from mixstream.streams.manifest import StreamManifest
+from mixstream.streams.placing import put_in_place
 
 WORK = "view"  # the name of the work folder: one process at a time cuts views into a folder
 MAX_SEED = 1 << 63
@@ -103,11 +103,11 @@ def proxy_view(
     names = catalog.names if streams_named is None else tuple(sorted(set(streams_named)))
     if not names:
         raise StreamError(f"{catalog.root}: no stream was named; name one, or none for all")
-    sources = {name: _source(catalog[name], rule) for name in names}
-    key = digest_of([[view_of(_task(sources[name], rule)).model_dump() for name in names], library_versions()])
+    sources = {name: source_of(catalog[name], rule) for name in names}
+    key = digest_of([[view_of(sources[name], rule).model_dump() for name in names], library_versions()])
     with work_folder(out, WORK, key) as work, executor_of(workers) as executor:
         try:
-            kept = _kept(out, sources, rule, overwrite)
+            kept = kept_views(out, sources, rule, overwrite)
             left = [name for name in names if name not in kept]
             extents = run_all(executor, extent_of, [ExtentTask(sources[name], rule) for name in left])
             _check_sizes({name: sources[name] for name in left}, extents, rule, min_samples)
@@ -118,7 +118,7 @@ def proxy_view(
 
             def place(task: ViewTask, _: StreamManifest) -> None:
                 name = task.source.stream.name
-                _found(out / name, view_of(task), overwrite)  # another process may have put one there
+                view_there(out / name, view_of(task.source, rule), overwrite)  # another process may have put one there
                 put_in_place(Path(task.directory), out / name)
                 on_done(name)
 
@@ -139,105 +139,6 @@ def _checked(share: float, seed: int, by: By, min_samples: int) -> Rule:
     if by not in ("document", "sample"):
         raise MixtureError(f"a view by {by!r}; expected 'document' or 'sample'")
     return Rule(float(share), seed, by)
-
-
-def _task(source: ViewSource, rule: Rule) -> ViewTask:
-    return ViewTask(source, rule, Extent(0), "")
-
-
-def _source(stream: Stream, rule: Rule) -> ViewSource:
-    """Return a stream that a view can be cut out of.
-
-    Raises:
-        StreamError: none can.
-    """
-    manifest = read_manifest(stream.directory)
-    if manifest is None:
-        raise StreamError(
-            f"{stream.directory}: has no {MANIFEST_NAME}, in which a view says what it is; put one there "
-            f"(docs/formats.md says what it needs), or cut views of others (--streams)"
-        )
-    if manifest.view is not None and manifest.view.by == "sample":
-        raise StreamError(
-            f"{stream.directory}: is a view by sample itself, whose samples have lost their numbers; cut the view out "
-            f"of stream {manifest.view.stream!r} that it was cut out of"
-        )
-    extra = set(stream.index.column_names) - {stream.column.name}
-    format_of(stream)
-    if rule.by == "document":
-        _check_documents(stream, manifest, extra, rule)
-    return ViewSource(stream, manifest)
-
-
-def _check_documents(stream: Stream, manifest: StreamManifest, extra: set[str], rule: Rule) -> None:
-    """Check that a stream's documents are known, and all of those that a view would have are there.
-
-    Raises:
-        StreamError: they are not.
-    """
-    if not (stream.directory / DOCUMENTS_NAME).exists():
-        raise StreamError(
-            f"{stream.directory}: has no {DOCUMENTS_NAME}, so that nobody knows its documents; convert its corpus with "
-            f"mixstream convert --subsample, or choose samples instead (--by sample)"
-        )
-    unknown = extra - set(manifest.columns)
-    if unknown:
-        raise StreamError(
-            f"{stream.directory}: its samples have columns {', '.join(sorted(unknown))}, which are no fields of its "
-            f"documents; choose samples instead (--by sample)"
-        )
-    had = manifest.subsample
-    if had is not None and had.seed != rule.seed:
-        raise StreamError(
-            f"{stream.directory}: has a share of {had.share} by seed {had.seed} itself, and of that a share by seed "
-            f"{rule.seed} would be no share of the whole by one seed; give --seed {had.seed}, or cut out of the whole"
-        )
-    if had is not None and had.share < rule.share:
-        raise StreamError(
-            f"{stream.directory}: has a share of {had.share} of the whole itself; expected a share of the whole of at "
-            f"most that, found {rule.share}: cut it out of the whole"
-        )
-
-
-def _kept(out: Path, sources: Mapping[str, ViewSource], rule: Rule, overwrite: bool) -> dict[str, StreamManifest]:
-    """Return the views that are there already.
-
-    Raises:
-        StreamError: something else is in the place of one, or beside them.
-        ShardError: a shard of one is missing.
-    """
-    beside = sorted(index.parent for index in out.glob(f"[!.]*/{INDEX_NAME}") if index.parent.name not in sources)
-    for other in beside:
-        manifest = read_manifest(other)
-        view = manifest.view if manifest else None
-        if view is None or Rule(view.share, view.seed, view.by) != rule:
-            what = "is another stream" if view is None else f"is a view of share {view.share} by seed {view.seed}"
-            raise StreamError(
-                f"{other}: {what}, and a folder of views is to hold those of one share and seed; choose another --out"
-            )
-    found = {name: _found(out / name, view_of(_task(source, rule)), overwrite) for name, source in sources.items()}
-    return {name: manifest for name, manifest in found.items() if manifest is not None}
-
-
-def _found(place: Path, wanted: View, overwrite: bool) -> StreamManifest | None:
-    """Return the stream.json of a view that is there already, or None where there is none, or it may be replaced.
-
-    Raises:
-        StreamError: there is another stream, or what is no part of one.
-        ShardError: a shard of it is missing.
-    """
-    foreign = foreign_entry(place)
-    if foreign is not None:
-        raise StreamError(f"{foreign}: is there already and is no part of a stream; choose another --out")
-    manifest = read_manifest(place) if (place / INDEX_NAME).exists() else None
-    if overwrite or not place.exists() or not any(place.iterdir()):
-        return None
-    if manifest is None or manifest.view is None or manifest.view.model_copy(update={"cut_documents": 0}) != wanted:
-        raise StreamError(f"{place}: is there already and is not this view; choose another --out, or --overwrite it")
-    for split in (place, place / HELDOUT):
-        if split.exists():
-            open_stream(place.name, split).check_files()
-    return manifest
 
 
 def _check_sizes(sources: Mapping[str, ViewSource], extents: Sequence[Extent], rule: Rule, min_samples: int) -> None:
