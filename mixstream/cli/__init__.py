@@ -2,6 +2,7 @@
 
 converting  convert
 streams     upload, inspect, verify
+views       view
 mixture     plan, weights
 runs        train, report
 climb       climb pilots, climb run, climb collect, climb fit, climb solve
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 
 import typer
 
-from mixstream.cli import climb, converting, mixture, runs, streams, tokenizer
+from mixstream.cli import climb, converting, mixture, runs, streams, tokenizer, views
 from mixstream.errors import MissingExtraError, MixstreamError
 
 EXTRAS = {
@@ -49,6 +50,7 @@ for _command in (
     streams.upload,
     streams.inspect,
     streams.verify,
+    views.view,
     mixture.plan,
     mixture.weights,
     runs.train,
