@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,7 +37,14 @@ def pilots(
     from mixstream.runs.pilots.writing import write_pilots
 
     asked = load_pilots(recipe, streams, out)
-    written = write_pilots(asked)
+
+    def cut(*view: Any) -> object:
+        from converters.view import proxy_view
+
+        *options, min_samples = view
+        return proxy_view(*options, min_samples=min_samples)
+
+    written = write_pilots(asked, cut)
     rows = [
         (own.name, f"{own.budget_tokens:,}", *(f"{share:.4f}" for share in own.proportions.values()))
         for own in written.pilots[:MAX_ROWS]

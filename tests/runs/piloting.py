@@ -7,6 +7,8 @@ from pathlib import Path
 from conftest import write_stream
 from tiny import RUN
 
+from converters.view import proxy_view
+
 SIZES = {"ca.news": 90, "ca.tales": 30, "eu.tales": 60}
 MIXTURE = {"batch_size": 10, "window_samples": 20}
 BATCH = 10 * 8  # tokens
@@ -34,3 +36,7 @@ def write_streams(root: Path) -> Path:
     for number, (name, size) in enumerate(SIZES.items()):
         write_stream(root, name, number, size, heldout=4 + number)
     return root
+
+
+def cut(streams: str, out: Path, share: float, seed: int, min_samples: int) -> object:
+    return proxy_view(streams, out, share, seed, min_samples=min_samples)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from piloting import BATCH, MIXTURE, pilots_recipe, write_streams
+from conftest import REPOSITORY
+from piloting import BATCH, MIXTURE, cut, pilots_recipe, write_streams
 from tiny import RUN, save
 
 from mixstream.cli import main
@@ -32,7 +33,7 @@ def pair(tmp_path_factory):
 
 
 def write(tmp_path, content):
-    return write_pilots(load_pilots(save(tmp_path / "pilots.yaml", content)))
+    return write_pilots(load_pilots(save(tmp_path / "pilots.yaml", content)), cut)
 
 
 def test_each_pilot_becomes_a_recipe_that_can_be_planned(streams, tmp_path):
@@ -164,6 +165,51 @@ def test_a_view_that_is_too_small_is_refused():
     with pytest.raises(BudgetError, match="reads 0.0625 of every stream, which is 50 samples of 'eu' of its 800 "
                        r"\(fewer than min_samples 60; 1 such streams\); give it about 1,200,000 tokens or more"):  # fmt: skip
         check_view({"ca": 312, "eu": 50}, 60, 10**6, 16 * 10**6, whole)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """Streams of three languages with documents, as views are cut from them."""
+    out = tmp_path_factory.mktemp("converted")
+    corpora = [str(REPOSITORY / "recipes" / "quickstart" / f"{name}.tales.jsonl") for name in ("ca", "en", "es")]
+    with pytest.raises(SystemExit) as stop:
+        main(["convert", *corpora, "--out", str(out), "--sequence-length", "32", "--holdout", "0.15", "--workers", "0"])
+    assert stop.value.code == 0
+    return out
+
+
+def test_repeats_are_those_of_the_target(converted, tmp_path):
+    """Of every stream, at every proportion: as far as documents, which are whole, allow."""
+    target = 200 * 320
+    changes = {"budgets": [40 * 320, 100 * 320], "target_tokens": target, "min_samples": 20, "alone": [40 * 320, 100 * 320, target]}  # fmt: skip
+    written = write(tmp_path, pilots_recipe(converted, tmp_path / "out", **changes))
+    whole = Catalog.open(converted)
+    assert {Path(own.streams).name for own in written.pilots} == {"12800", "32k", converted.name}
+    for pilot in written.pilots:
+        recipe = load_recipe(tmp_path / "out" / "recipes" / f"{pilot.name}.yaml")
+        catalog = Catalog.open(pilot.streams)
+        share = pilot.budget_tokens / target
+        for name, size in whole.sizes.items():
+            assert catalog.sizes[name] == pytest.approx(size * share, rel=0.25)  # of 50 to 90 documents
+        pilots_plan = build_plan(catalog, recipe.mixture.weights, pilot.budget_tokens, 10)
+        target_plan = build_plan(whole, recipe.mixture.weights, target, 10)
+        for own, other in zip(pilots_plan.entries, target_plan.entries, strict=True):
+            assert own.repeats == pytest.approx(other.repeats, rel=0.35)
+        assert catalog.heldout().sizes == whole.heldout().sizes
+    again = write(tmp_path, pilots_recipe(converted, tmp_path / "out", **changes))
+    assert again == written
+
+
+def test_views_that_would_be_too_small_are_refused_before_one_is_cut(converted, tmp_path):
+    changes = {"budgets": [20 * 320, 100 * 320], "target_tokens": 2000 * 320, "min_samples": 30}
+    told = "a pilot of 6,400 tokens for a run of 640,000 reads 0.01 of every stream, which is 3 samples of 'ca.tales'"
+    with pytest.raises(BudgetError, match=told):
+        write(tmp_path, pilots_recipe(converted, tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
+    changes["target_tokens"] = 130 * 320  # what whole documents make of it can be told only when they are looked at
+    size = Catalog.open(converted).sizes["ca.tales"]
+    with pytest.raises(StreamError, match="for pilots of 6,400 of 41,600 tokens: a view of share 0.15.*ca.tales keeps"):
+        write(tmp_path, pilots_recipe(converted, tmp_path / "out", **changes | {"min_samples": size * 20 // 130}))
 
 
 def test_the_slurm_script_trains_the_pilot_of_its_number(pair, tmp_path):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from piloting import BATCH, SIZES, pilots_recipe, write_streams
+from piloting import BATCH, SIZES, cut, pilots_recipe, write_streams
 from tiny import save
 
 from mixstream.cli import main
@@ -42,7 +42,7 @@ def pair(tmp_path_factory):
 
 def written(streams: Path, place: Path, **changes) -> PilotsFolder:
     out = place / "out"
-    write_pilots(load_pilots(save(place / "pilots.yaml", pilots_recipe(streams, out, **changes))))
+    write_pilots(load_pilots(save(place / "pilots.yaml", pilots_recipe(streams, out, **changes))), cut)
     return PilotsFolder(out)
 
 

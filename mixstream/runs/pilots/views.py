@@ -12,23 +12,27 @@ smaller budget are among those of a larger one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from mixstream.errors import BudgetError
+from mixstream.errors import BudgetError, StreamError
 from mixstream.methods.planning.designs import told_tokens
 from mixstream.runs.pilots.recipe import PilotsRecipe
 from mixstream.streams.catalog import Catalog
 from mixstream.streams.place import absolute, find_place
 
+# Cuts a view: of these streams, into this folder, of this share, by this seed, of so many samples of each at least.
+Cut = Callable[[str, Path, float, int, int], object]
 
-def make_views(recipe: PilotsRecipe, folder: Path, catalog: Catalog) -> dict[int, str]:
+
+def make_views(recipe: PilotsRecipe, folder: Path, catalog: Catalog, cut: Cut) -> dict[int, str]:
     """Return the streams that pilots of each budget read: views, made now where they are not there yet.
 
     Args:
         recipe: of the pilots.
-        folder: where views go.
+        folder: where views go, one a budget.
         catalog: of the target's streams.
+        cut: makes one.
 
     Raises:
         BudgetError: a view would have fewer samples of a stream than `min_samples`.
@@ -39,20 +43,19 @@ def make_views(recipe: PilotsRecipe, folder: Path, catalog: Catalog) -> dict[int
     whole = str(absolute(find_place(recipe.streams)))
     if target is None:
         return dict.fromkeys(budgets, whole)
-    for budget in budgets:  # what can be told beforehand
+    for budget in budgets:  # what can be told before the first is cut
         sizes = {name: int(size * budget / target) for name, size in catalog.sizes.items()}
         check_view(sizes, recipe.min_samples, budget, target, catalog.sizes)
     views = {}
     for budget in budgets:
-        if budget == target:
-            views[budget] = whole
-            continue
-        from mixstream.streams.view import proxy_view
-
-        place = folder / told_tokens(budget)
-        proxy_view(recipe.streams, place, budget / target, recipe.view_seed)
-        check_view(Catalog.open(place).sizes, recipe.min_samples, budget, target, catalog.sizes)
-        views[budget] = str(place)
+        views[budget] = whole
+        if budget < target:
+            place = folder / told_tokens(budget)
+            try:
+                cut(recipe.streams, place, budget / target, recipe.view_seed, recipe.min_samples)
+            except StreamError as error:
+                raise type(error)(f"for pilots of {budget:,} of {target:,} tokens: {error}") from None
+            views[budget] = str(place)
     return views
 
 

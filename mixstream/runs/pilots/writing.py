@@ -16,18 +16,22 @@ from mixstream.mixture.plan import Plan
 from mixstream.runs.pilots.groups import Groups, groups_of
 from mixstream.runs.pilots.recipe import PilotsRecipe
 from mixstream.runs.pilots.slurm import slurm_script
-from mixstream.runs.pilots.views import make_views
+from mixstream.runs.pilots.views import Cut, make_views
 from mixstream.runs.pilots.written import Pilot, Pilots, PilotsFolder
 from mixstream.runs.recipe import SingleRecipe, dump_yaml
 from mixstream.streams.catalog import Catalog
 from mixstream.streams.place import absolute, find_place
 
 
-def write_pilots(recipe: PilotsRecipe) -> Pilots:
+def write_pilots(recipe: PilotsRecipe, cut: Cut) -> Pilots:
     """Write all that the pilots need; nothing is trained.
 
     Pilots that have begun stay as they are: a recipe that would change or drop one is refused, one with more runs is
     not.
+
+    Args:
+        recipe: of the pilots.
+        cut: makes a view of the streams, where the target's repeats are to be matched: `converters.view.proxy_view`.
 
     Returns:
         What pilots.json says.
@@ -43,7 +47,7 @@ def write_pilots(recipe: PilotsRecipe) -> Pilots:
     catalog.check_alike()
     groups = groups_of(catalog, recipe.by)
     mixed, alone = recipe.design(groups.names)
-    views = make_views(recipe, folder.views, catalog)
+    views = make_views(recipe, folder.views, catalog, cut)
     designs: list[tuple[Literal["mixed", "alone"], Design]] = [("mixed", mixed)]
     if alone is not None:
         designs.append(("alone", alone))
