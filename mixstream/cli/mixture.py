@@ -84,7 +84,7 @@ def weights(
     ] = None,
 ) -> None:
     """Average the weights that runs learnt: over the batches of each, and over the runs."""
-    from mixstream.methods.averaging import aggregate
+    from mixstream.methods.learning.averaging import aggregate
     from mixstream.runs.learnt import learnt_by, save_aggregate
     from mixstream.runs.sections import AverageRecipe
 
