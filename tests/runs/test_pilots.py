@@ -202,7 +202,7 @@ def test_repeats_are_those_of_the_target(converted, tmp_path):
 
 def test_views_that_would_be_too_small_are_refused_before_one_is_cut(converted, tmp_path):
     changes = {"budgets": [20 * 320, 100 * 320], "target_tokens": 2000 * 320, "min_samples": 30}
-    told = "a pilot of 6,400 tokens for a run of 640,000 reads 0.01 of every stream, which is 3 samples of 'ca.tales'"
+    told = "a pilot of 6,400 tokens for a run of 640,000 reads 0.01 of every stream, which is 2 samples of 'ca.tales'"
     with pytest.raises(BudgetError, match=told):
         write(tmp_path, pilots_recipe(converted, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
