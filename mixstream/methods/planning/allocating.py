@@ -116,16 +116,16 @@ class Minimum:
     Attributes:
         proportions: (K,), in the region, sum 1.
         value: of the objective there.
-        gap: first-order gain that is left there, in the unit of the objective.
         agreed: starts that ended at this value.
         starts: starts in all.
+        gap: first-order gain that is left there, in the unit of the objective; nan where another solver knows none.
     """
 
     proportions: Float64
     value: float
-    gap: float
     agreed: int
     starts: int
+    gap: float = math.nan
 
 
 def minimise(region: Region, objective: Objective, *, of: str, starts: Float64 | None = None, seed: int = 0) -> Minimum:
