@@ -27,6 +27,9 @@ def train(
     cache_limit: Annotated[
         str | None, typer.Option(help="Let that folder grow to so many bytes instead, such as '200 GB'.")
     ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Read by these weights instead: a file, or natural, uniform, ...")
+    ] = None,
     migrate: Annotated[
         bool, typer.Option("--migrate", help="Go on though recipe or streams have changed: every stream where it was.")
     ] = False,
@@ -34,7 +37,7 @@ def train(
     """Run a recipe: a proxy, a base run, or the chain of both; goes on where it was interrupted."""
     from mixstream.runs.recipe import load_recipe
 
-    asked = load_recipe(recipe, streams, out, cache_dir, cache_limit)
+    asked = load_recipe(recipe, streams, out, cache_dir, cache_limit, weights)
     from mixstream.runs.chain import run_recipe  # torch and Composer: 5 s, after the recipe is known good
 
     try:

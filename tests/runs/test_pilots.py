@@ -8,7 +8,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from conftest import REPOSITORY
@@ -74,7 +73,6 @@ def test_groups(pair):
     groups = groups_of(Catalog.open(pair), "language")
     assert groups.names == ("ca", "eu")
     assert groups.sizes.tolist() == [120 * 8, 60 * 8]
-    assert groups.budgets({"ca.news": 4.0, "ca.tales": 2.0, "eu.tales": None}).tolist() == [2.0, np.inf]
     weights = groups.spread(np.array([0.3, 0.7]))
     assert groups.sums(weights) == pytest.approx([0.3, 0.7])
     assert sum(weights.values()) == pytest.approx(1, abs=1e-12)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mixstream.errors import FormatError, RunTableError, StateError, nearest
+from mixstream.methods.planning.sources import streams_of
 from mixstream.methods.planning.table import RunTable
 from mixstream.mixture.plan import Plan
 from mixstream.mixture.simplex import Float64
@@ -76,6 +77,19 @@ def collect_runs(runs: Mapping[str, RunFolder], by: By, groups: Mapping[str, str
         parameters=np.array(parameters, dtype=np.float64),
         unique=np.array(unique),
     )
+
+
+def sources_of(runs: Mapping[str, RunFolder], sources: Sequence[str]) -> tuple[By, dict[str, str]]:
+    """Return what the sources of a law are, and {stream: source}, of runs that are none of its pilots.
+
+    Raises:
+        RunTableError: a run reads a stream of no source, or a source is of none.
+        FormatError: a run has no plan.json.
+    """
+    entries = {entry.name: entry.language for run in runs.values() for entry in Plan.load(run.plan).entries}
+    by: By = "stream" if set(entries) & set(sources) else "language"
+    members = streams_of(sources, entries)
+    return by, {stream: source for source, streams in members.items() for stream in streams}
 
 
 Row = tuple[Float64, float, list[float], float, Float64]

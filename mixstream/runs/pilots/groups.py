@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from mixstream.errors import RunTableError, StreamError
+from mixstream.errors import StreamError
 from mixstream.mixture.simplex import Float64
 from mixstream.streams.catalog import Catalog
 
@@ -51,18 +51,6 @@ class Groups:
         size = dict(zip(self.names, self.sizes.tolist(), strict=True))
         return {stream: float(share[own] * self.tokens[stream] / size[own]) for stream, own in self.of.items()}
 
-    def budgets(self, by_stream: Mapping[str, float | None]) -> Float64:
-        """Return (K,) repeat budgets of groups: that of its strictest stream; infinite where none has one.
-
-        Natural shares repeat all streams of a group alike, so that the strictest one decides.
-        """
-        names = self.names
-        least = np.full(len(names), np.inf)
-        for stream, budget in by_stream.items():
-            place = names.index(self.of[stream])
-            least[place] = min(least[place], np.inf if budget is None else budget)
-        return least
-
 
 def groups_of(catalog: Catalog, by: By) -> Groups:
     """Return the groups of a catalog's streams.
@@ -79,17 +67,3 @@ def groups_of(catalog: Catalog, by: By) -> Groups:
             f"by: stream"
         )
     return Groups({stream.name: str(stream.language) for stream in catalog}, catalog.tokens)
-
-
-def check_sources(sources: Sequence[str], groups: Groups, where: str) -> None:
-    """Refuse streams of other groups than those that pilots had.
-
-    Raises:
-        RunTableError: naming what is missing on each side.
-    """
-    missing, more = set(sources) - set(groups.names), set(groups.names) - set(sources)
-    if missing or more:
-        raise RunTableError(
-            f"{where}: the streams are of {', '.join(groups.names)}, the runs were of {', '.join(sources)}; give the "
-            f"streams that the runs were of"
-        )
