@@ -68,8 +68,8 @@ def predict_runs(planner: Planner, runs: RunTable) -> Float64:
 
 def relative_errors(planner: Planner, runs: RunTable) -> Float64:
     """Return the relative errors |L^ - L| / L of a planner on all losses that runs have, in one row."""
-    errors: Float64 = np.abs(predict_runs(planner, runs) / runs.losses - 1)
-    return errors[~np.isnan(runs.losses)]
+    errors: Float64 = np.abs(predict_runs(planner, runs) / runs.losses - 1)[~np.isnan(runs.losses)]
+    return errors
 
 
 def bootstrap(

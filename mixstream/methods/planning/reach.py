@@ -37,7 +37,7 @@ class Pilots:
         proportions: (R, K).
         tokens: (R,) D.
         parameters: (R,) N; nan where it is not told.
-        repeats: (R, K) r; 0 where nothing was repeated.
+        repeats: (R, K) r; 0 where nothing was repeated; None: not known.
     """
 
     sources: tuple[str, ...]
@@ -45,7 +45,7 @@ class Pilots:
     proportions: Float64
     tokens: Float64
     parameters: Float64
-    repeats: Float64
+    repeats: Float64 | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not fit each other.
@@ -55,8 +55,9 @@ class Pilots:
         """
         shapes = {"proportions": (len(self.runs), len(self.sources)), "tokens": (len(self.runs),)}
         for name, shape in (shapes | {"parameters": shapes["tokens"], "repeats": shapes["proportions"]}).items():
-            if getattr(self, name).shape != shape:
-                raise RunTableError(f"pilots: {name} are of shape {getattr(self, name).shape}, expected {shape}")
+            found = getattr(self, name)
+            if found is not None and found.shape != shape:
+                raise RunTableError(f"pilots: {name} are of shape {found.shape}, expected {shape}")
         if not self.runs:
             raise RunTableError("no pilots; give the runs that the law was fitted to")
 
@@ -117,7 +118,7 @@ def reach(
         *_told_tokens(tokens, tokens_factor, pilots.tokens),
         *_told_size(parameters, size_factor, told),
         *_told_mixture(pilots, proportions, hull, pilots.runs[nearest], float(distances[nearest])),
-        *_told_repeats(pilots, np.zeros(len(pilots.sources)) if repeats is None else repeats),
+        *_told_repeats(pilots.sources, pilots.repeats, repeats),
     ]
     return Reach(
         tokens_factor=tokens_factor,
@@ -202,16 +203,18 @@ def _told_mixture(pilots: Pilots, proportions: Float64, hull: float, nearest: st
     return told
 
 
-def _told_repeats(pilots: Pilots, repeats: Float64) -> list[str]:
-    seen = pilots.repeats.max(axis=0)
+def _told_repeats(sources: Sequence[str], before: Float64 | None, repeats: Float64 | None) -> list[str]:
+    if before is None or repeats is None:
+        return []
+    seen = before.max(axis=0)
     beyond = repeats > np.maximum(FREE_REPEATS, MORE_REPEATS * seen)
     if not beyond.any():
         return []
     worst = int(np.argmax(np.where(beyond, repeats, -1)))
-    before = f"at most {seen[worst]:.3g} times" if seen[worst] > 0 else "nothing of it twice, as far as they tell"
+    told = f"at most {seen[worst]:.3g} times" if seen[worst] > 0 else "nothing of it twice, as far as they tell"
     return [
-        f"{_listed([pilots.sources[i] for i in np.flatnonzero(beyond)])}: repeated more than the pilots did; "
-        f"{pilots.sources[worst]!r} is read {repeats[worst]:.3g} times, the pilots read {before}"
+        f"{_listed([sources[i] for i in np.flatnonzero(beyond)])}: repeated more than the pilots did; "
+        f"{sources[worst]!r} is read {repeats[worst]:.3g} times, the pilots read {told}"
     ]
 
 
