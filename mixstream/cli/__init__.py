@@ -5,7 +5,8 @@ streams     upload, inspect, verify
 views       view
 mixture     plan, weights
 runs        train, report
-climb       climb pilots, climb run, climb collect, climb fit, climb solve
+climb       climb pilots, climb run, climb collect
+laws        climb fit, climb compare, climb solve
 tokenizer   tokenizer train, tokenizer fertility
 showing     what they print
 """

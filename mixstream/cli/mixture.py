@@ -53,7 +53,7 @@ def plan(
     from mixstream.mixture.simulate import working_set_bytes
     from mixstream.streams.catalog import Catalog
 
-    budgets, budget = _max_repeats(max_repeats), _asked_budget(budget_tokens)
+    budgets, budget = repeat_options(max_repeats), _asked_budget(budget_tokens)
     catalog = Catalog.open(streams, token_column=token_column)
     decided = build_plan(
         catalog,
@@ -131,7 +131,7 @@ def _rescaled(mode: RescalingMode, catalog: Catalog, weights: str, max_repeats: 
     return target_size(asked, sizes, mode, max_repeats=repeats, names=catalog.names)
 
 
-def _max_repeats(given: list[str] | None) -> dict[str, float] | None:
+def repeat_options(given: list[str] | None) -> dict[str, float] | None:
     """Return repeat budgets from options such as ``4`` and ``eu.wiki=20``."""
     budgets: dict[str, float] = {}
     for option in given or []:

@@ -73,7 +73,7 @@ def test_groups(pair):
     groups = groups_of(Catalog.open(pair), "language")
     assert groups.names == ("ca", "eu")
     assert groups.sizes.tolist() == [120 * 8, 60 * 8]
-    weights = groups.spread(np.array([0.3, 0.7]))
+    weights = groups.spread([0.3, 0.7])
     assert groups.sums(weights) == pytest.approx([0.3, 0.7])
     assert sum(weights.values()) == pytest.approx(1, abs=1e-12)
     assert Groups({"a": "x"}, {"a": 3}).spread([1.0]) == {"a": 1.0}
