@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 from piloting import BATCH, MIXTURE, cut, pilots_recipe, write_streams
-from tiny import RUN, save
+from tiny import RUN, chain, save, single
 
 from mixstream.cli import main
 from mixstream.errors import BudgetError, MixtureError, RecipeError, StateError, StreamError
@@ -236,6 +236,16 @@ def test_the_slurm_script_trains_the_pilot_of_its_number(pair, tmp_path):
     assert called == [f"-m mixstream.cli train {out}/recipes/{own.name}.yaml" for own in written.pilots[1:]]
     assert task(4).returncode != 0
     assert "send this file with sbatch" in task(None).stderr
+
+
+def test_a_run_reads_by_the_weights_of_the_command_line(pair, tmp_path):
+    """So that a recipe can be trained by what was planned, and by what that is compared with."""
+    path = save(tmp_path / "base.yaml", single(pair, tmp_path / "out"))
+    assert load_recipe(path, weights="natural").mixture.weights == "natural"
+    with pytest.raises(RecipeError, match="kind 'chain' has several runs; say in it which has weights 'natural'"):
+        load_recipe(save(tmp_path / "chain.yaml", chain(pair, tmp_path / "out")), weights="natural")
+    with pytest.raises(RecipeError, match="kind is 'pilots', whose runs `mixstream climb pilots` writes"):
+        load_recipe(save(tmp_path / "pilots.yaml", pilots_recipe(pair, tmp_path / "out")))
 
 
 def test_the_command_tells_the_pilots(pair, tmp_path, capsys):
