@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.optimize import brentq, minimize
+from scipy.optimize import brentq, linprog, minimize
 
 from mixstream.errors import FitError
 from mixstream.methods.climb.law import Law
@@ -31,6 +31,7 @@ OBJECTIVES = ("two_step", "sum_loss", "max_excess")
 STARTS = 5
 MAX_STEPS = 500
 TOLERANCE = 1e-10
+STILL = 1e-6  # rise left, over the level, at which a point counts as a solution
 NEAR = 1e-6  # starts whose levels differ by less, relatively, agree
 Levels = Callable[[Float64], tuple[Float64, Float64]]  # r (K,) -> G (M,), dG/dr (M, K)
 
@@ -160,7 +161,8 @@ def raise_level(region: Region, levels: Levels, wanted: Float64, starts: Float64
         )
         for start in starts
     ]
-    done = [region.project(np.clip(one.x[:count], 0, None)) for one in found if one.success]
+    ended = [(one.success, region.project(np.clip(one.x[:count], 0, None))) for one in found if np.isfinite(one.x).all()]
+    done = [shares for success, shares in ended if success or _is_still(region, levels, wanted, shares)]
     if not done:
         raise FitError(
             f"{of}: no solution was found from {len(starts)} starts ({found[0].message}); fewer languages with a floor, "
@@ -170,3 +172,23 @@ def raise_level(region: Region, levels: Levels, wanted: Float64, starts: Float64
     best = int(reached.argmax())
     agreed = int((reached >= reached[best] - NEAR * abs(reached[best]) - 1e-12).sum())
     return Minimum(proportions=done[best], value=-float(reached[best]), agreed=agreed, starts=len(starts))
+
+
+def _is_still(region: Region, levels: Levels, wanted: Float64, shares: Float64) -> bool:
+    """Return whether no way within the region raises the level: SLSQP may stop within rounding without saying so.
+
+    With the levels replaced by their tangents at r, the greatest level is a linear programme; at a solution it is s.
+    """
+    value, slopes = levels(shares)
+    if not (np.isfinite(value).all() and np.isfinite(slopes).all()):
+        return False
+    reached = float((value / wanted).min())
+    best = linprog(
+        np.append(np.zeros(len(shares)), -1.0),
+        A_ub=np.concatenate([-slopes, wanted[:, None]], axis=1),
+        b_ub=value - slopes @ shares,
+        A_eq=np.append(np.ones(len(shares)), 0.0)[None],
+        b_eq=[1.0],
+        bounds=[*zip(region.least, region.most, strict=True), (None, None)],
+    )
+    return bool(best.success) and -best.fun - reached <= STILL * max(abs(reached), 1e-3)

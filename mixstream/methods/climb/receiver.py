@@ -32,7 +32,7 @@ from mixstream.mixture.simplex import BoolArray, Float64
 LEAST_ETA, MOST_ETA = 1e-2, 1e2
 ETAS = (1.0, 4.0, 16.0)  # starts
 MOST_TRANSFER = 1.0  # of |b|; |k| twice that, with d near 1
-RIDGE_TRANSFER, RIDGE_FADING, RIDGE_ETA = 0.02, 0.04, 2e-3
+RIDGE_TRANSFER, RIDGE_FADING, RIDGE_ETA = 0.05, 0.1, 2e-3  # 1 % noise: |b| of 0.2, |k| of 0.1 are likely
 SIZE_EXPONENT, RIDGE_SIZE = 0.35, 0.02
 HEAD = 4  # log B, beta, E, log eta; then with several sizes log A, a; then b, k
 
