@@ -32,7 +32,8 @@ from typing import ClassVar
 import numpy as np
 
 from mixstream.errors import FitError, RunTableError, nearest
-from mixstream.methods.atlas_law import AtlasLaw, fit_law, model_sizes
+from mixstream.methods.atlas_fit import fit_law, model_sizes
+from mixstream.methods.atlas_law import AtlasLaw
 from mixstream.methods.planning.allocating import Region, minimise, region_of
 from mixstream.methods.planning.checks import SAME, check_amounts, check_mixtures, check_option
 from mixstream.methods.planning.planner import target_weights
@@ -216,10 +217,13 @@ def given_transfer(transfer: Transfer, sources: tuple[str, ...], targets: tuple[
     for row, target in enumerate(targets):
         for column, source in enumerate(sources):
             if source != target:
-                tau = transfer.get(source, {}).get(target)
-                if not (is_real(tau) and math.isfinite(tau) and tau > -1):  # type: ignore[arg-type]
-                    raise RunTableError(
-                        f"transfer from {source!r} to {target!r} is {tau}; expected a number above -1, 0 for none"
-                    )
-                matrix[row, column] = float(tau)  # type: ignore[arg-type]
+                matrix[row, column] = _tau(transfer.get(source, {}).get(target), source, target)
     return matrix
+
+
+def _tau(value: float | None, source: str, target: str) -> float:
+    if value is None or not (is_real(value) and math.isfinite(value) and value > -1):
+        raise RunTableError(
+            f"transfer from {source!r} to {target!r} is {value}; expected a number above -1, 0 for none"
+        )
+    return float(value)

@@ -12,9 +12,8 @@ found most stable). A law for each of several targets, weighted, is ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -22,12 +21,9 @@ from mixstream.errors import FitError, RunTableError
 from mixstream.methods.planning.allocating import minimise, region_of
 from mixstream.methods.planning.planner import target_weights
 from mixstream.methods.planning.table import RunTable
-from mixstream.methods.repetition_fit import DELTA, FittedLoss, Form, Rows, fit_loss
+from mixstream.methods.repetition_fit import DELTA, Penalty, fit_loss, form_of, has_any_size
 from mixstream.methods.repetition_law import LossLaw
 from mixstream.mixture.simplex import Float64
-
-LEAST_SIZES = 3  # of models: what E, C and beta need
-Penalty = Literal["own", "all", "none"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,16 +107,18 @@ class MixtureLaw:
             FitError: too few runs, nothing repeated, unknowns that the runs do not determine, no convergence.
         """
         target_weights(self.targets, runs.targets)
-        any_size = _any_size(runs)
-        before = self.fitted
-        if before is not None and (before.sources, before.targets) != (runs.sources, runs.targets):
-            before = None
-        if before is not None and any(law.any_size != any_size for law in before.laws):
-            before = None
-        found = [
-            self._fit_target(runs, number, any_size, before.laws[number] if before else None)
-            for number in range(len(runs.targets))
-        ]
+        before = self._laws_before(runs)
+        found = []
+        for number, name in enumerate(runs.targets):
+            rows, form = form_of(
+                runs,
+                number,
+                saturation=self.saturation,
+                each_saturation=self.each_saturation,
+                penalty=self.penalty,
+            )
+            start = before[number] if before else None
+            found.append(fit_loss(rows, form, of=repr(name), delta=self.delta, by_repeats=self.by_repeats, start=start))
         return replace(
             self,
             fitted=FittedMixture(
@@ -198,6 +196,14 @@ class MixtureLaw:
         starts = np.vstack([region.starts(5, self.seed), natural])
         return minimise(region, objective, of="the repetition law", starts=starts).proportions
 
+    def _laws_before(self, runs: RunTable) -> tuple[LossLaw, ...] | None:
+        """Return the laws of the fit before, if they are of the same form as those of these runs."""
+        before = self.fitted
+        if before is None or (before.sources, before.targets) != (runs.sources, runs.targets):
+            return None
+        same = all(law.any_size == has_any_size(runs) for law in before.laws)
+        return before.laws if same else None
+
     def _fitted(self) -> FittedMixture:
         if self.fitted is None:
             raise FitError("the repetition law has not been fitted; call fit(runs), and use what it returns")
@@ -213,70 +219,3 @@ class MixtureLaw:
                 "finite number above 0"
             )
         return models
-
-    def _fit_target(self, runs: RunTable, number: int, any_size: bool, start: LossLaw | None) -> FittedLoss:
-        """Return the law of one target."""
-        name = runs.targets[number]
-        own = runs.sources.index(name) if name in runs.sources else _only_repeated(runs)
-        have = ~np.isnan(runs.losses[:, number])
-        if not have.any():
-            raise FitError(f"no run has a loss of {name!r}; give some, or leave the target out of the table")
-        rows = Rows(
-            runs.proportions[have],
-            runs.tokens[have],
-            runs.parameters[have],
-            runs.unique[have],
-            runs.losses[have, number],
-        )
-        form = Form(
-            sources=runs.sources,
-            penalised=self._penalised(runs.sources, own, name),
-            saturation=self.saturation,
-            each_saturation=self.each_saturation,
-            any_size=any_size,
-            own=own,
-            reference_tokens=_middle(rows.tokens),
-            reference_parameters=_middle(rows.parameters) if any_size else math.nan,
-        )
-        return fit_loss(rows, form, of=repr(name), delta=self.delta, by_repeats=self.by_repeats, start=start)
-
-    def _penalised(self, sources: Sequence[str], own: int | None, target: str) -> np.ndarray:
-        """Return which sources have a gamma, (K,). Of all, the first has none: shares sum to 1, and E has its part."""
-        count = len(sources)
-        if self.penalty == "own" and own is None:
-            raise RunTableError(
-                f"target {target!r} is no source of the table, and not exactly one source was repeated, so it is not "
-                f"told whose share gamma penalises; choose penalty='all' or penalty='none'"
-            )
-        if self.penalty == "own":
-            return np.arange(count) == own
-        return np.arange(count) > 0 if self.penalty == "all" else np.zeros(count, dtype=bool)
-
-
-def _any_size(runs: RunTable) -> bool:
-    """Return whether the runs are of several model sizes.
-
-    Raises:
-        RunTableError: sizes are told of some runs only, or there are too few to tell what they change.
-    """
-    told = runs.parameters[~np.isnan(runs.parameters)]
-    different = len(np.unique(told))
-    if 0 < len(told) < len(runs):
-        raise RunTableError(f"{len(runs) - len(told)} of {len(runs)} runs do not tell their model's parameters; all or none")
-    if 1 < different < LEAST_SIZES:
-        raise RunTableError(
-            f"runs of {different} model sizes; expected 1, or {LEAST_SIZES} and more to fit what size changes: fit each "
-            f"size alone, or give {LEAST_SIZES - different} more"
-        )
-    return different >= LEAST_SIZES
-
-
-def _only_repeated(runs: RunTable) -> int | None:
-    """Return the number of the only source that was read more than once, if there is one alone."""
-    repeated = np.flatnonzero((runs.repeats > 1).any(axis=0))
-    return int(repeated[0]) if len(repeated) == 1 else None
-
-
-def _middle(values: Float64) -> float:
-    """Return the geometric mean."""
-    return float(np.exp(np.log(values).mean()))

@@ -5,12 +5,13 @@
     N_eff = U_N + U_N R*_N (1 - exp(-R_N / R*_N))     R_N = max(N / U_N - 1, 0)
     U_N   = min(N, N_opt(U)),  N_opt(D) = (D G)^(beta / alpha) G,  G = (alpha A / (beta B))^(1 / (alpha + beta))
 
-Repeats of data and parameters beyond what U tokens can use are worth less by the same saturation,
-D_eff = U S(D / U; R*_D) and N_eff = U_N S(N / U_N; R*_N) with S of `mixstream.methods.repetition`.
+U is at most D: data that are not read do not count. Repeats of data, and parameters beyond what U tokens can
+use, are worth less by the same saturation: D_eff = U S(D / U; R*_D) and N_eff = U_N S(N / U_N; R*_N), with S of
+`mixstream.methods.repetition`.
 
 Source: Muennighoff et al. 2023 (arXiv 2305.16264) and their code (huggingface/datablations): the law, its
-constants, N_opt. The compute budget is 6 N D; the search for its best split is ours, and so is the fit: theirs
-fixes E, A, B, alpha and beta first, this one fits all seven to the logarithms of the losses with Huber's loss.
+constants, N_opt. Ours: the compute budget as 6 N D and the search for its best split; and the fit, of all seven
+unknowns together, to the logarithms of the losses with Huber's loss.
 """
 
 from __future__ import annotations
@@ -58,18 +59,22 @@ class DataConstrainedLaw:
         Args:
             parameters: N > 0.
             tokens: D > 0, repeats counted.
-            unique: U > 0; infinite: nothing is repeated, and no model is too large.
+            unique: U > 0; of more than D, infinite too, D are seen, once.
 
         Raises:
             FitError: a number that is not above 0, or N or D that is not finite.
         """
         model, data, own = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (parameters, tokens, unique)))
-        for what, values, most in (("parameters", model, math.inf), ("tokens", data, math.inf), ("unique", own, math.nan)):
+        for what, values, most in (
+            ("parameters", model, math.inf),
+            ("tokens", data, math.inf),
+            ("unique", own, math.nan),
+        ):
             bad = ~((values > 0) & (values != most))
             if bad.any():
                 raise FitError(f"{what}: found {values[bad][0]:g}, expected a finite number above 0")
-        known = np.minimum(own, data)  # D < U: only D were seen
-        fresh = np.minimum(model, self.optimal_parameters(own))
+        known = np.minimum(own, data)
+        fresh = np.minimum(model, self.optimal_parameters(known))
         log_data = np.log(known) + np.log(effective_repeats(data / known, self.data_saturation))
         log_model = np.log(fresh) + np.log(effective_repeats(model / fresh, self.model_saturation))
         of_model = np.exp(self.log_model_scale - self.model_exponent * log_model)
@@ -181,7 +186,9 @@ def fit_data_constrained(
         tried.append(np.array([middle / 2, *scales, *np.log([exponent, exponent, saturation, saturation])]))
     least = np.array([0.0, -50.0, -50.0, *np.log([0.02, 0.02, 1e-2, 1e-2])])
     most = np.array([float(losses.min()), 100.0, 100.0, *np.log([2.0, 2.0, 1e3, 1e3])])
-    return _law(fit_from(np.array(tried), residuals, (least, most), of="the data-constrained law", delta=DELTA).parameters)
+    return _law(
+        fit_from(np.array(tried), residuals, (least, most), of="the data-constrained law", delta=DELTA).parameters
+    )
 
 
 def _law(x: Float64) -> DataConstrainedLaw:

@@ -93,9 +93,9 @@ def _curve(unique: Float64, good: Float64, score: Score) -> tuple[Float64, Float
     if not (np.diff(good) > 0).all():
         first = int(np.argmax(np.diff(good) <= 0))
         raise FitError(
-            f"the {score} of monolingual runs does not improve from {sizes[first]:g} to {sizes[first + 1]:g} unique tokens "
-            f"({abs(good[first]):g}, then {abs(good[first + 1]):g}), so no size has one {score}; average more seeds, or "
-            f"leave out the runs where more data no longer helps"
+            f"the {score} of monolingual runs does not improve from {sizes[first]:g} to {sizes[first + 1]:g} unique "
+            f"tokens ({abs(good[first]):g}, then {abs(good[first + 1]):g}), so it does not tell their number; average "
+            f"more seeds, or leave out the runs where more data no longer helps"
         )
     return np.log(sizes), good
 
@@ -104,7 +104,9 @@ def _where(curve: PchipInterpolator, logs: Float64, value: float) -> float:
     """Return log U at which the curve has this value, which lies between its ends."""
     if value == curve(logs[0]):
         return float(logs[0])
-    return float(logs[-1] if value == curve(logs[-1]) else brentq(lambda x: curve(x) - value, logs[0], logs[-1], xtol=1e-14))
+    return float(
+        logs[-1] if value == curve(logs[-1]) else brentq(lambda x: curve(x) - value, logs[0], logs[-1], xtol=1e-14)
+    )
 
 
 def _check_positive(sizes: Float64, what: str) -> None:

@@ -61,8 +61,7 @@ def offline_doremi(
     DoReMi(eta=eta, smoothing=smoothing)  # refuses what it would refuse online
     if losses.ndim != 2 or not losses.size:
         raise MixtureError(f"losses are of shape {losses.shape}; expected (steps, sources), one or more of each")
-    behind = np.broadcast_shapes(losses.shape, np.shape(reference))
-    if behind != losses.shape:
+    if np.shape(reference) not in ((), losses.shape[1:], losses.shape):
         raise MixtureError(f"the reference is of shape {np.shape(reference)}, the losses of {losses.shape}")
     if np.isinf(losses).any() or not np.isfinite(reference).all():
         raise ScoreError("losses or the reference's are not finite; leave out the steps at which the run diverged")

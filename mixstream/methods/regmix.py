@@ -2,7 +2,7 @@
 
     runs      n small runs, mixtures drawn around the prior q with softened odds, q~_j ~ q_j^0.5:
                   s log-uniform in [0.1, 5],  r ~ Dirichlet(s q~),  drawn again if any r_j > 15 q_j,
-                  r_j < 2e-4 set to 0, r divided by its sum                                        `draw_mixtures`
+                  r_j < 2e-4 set to 0, r divided by its sum                                        (`regmix_mixtures`)
     fit       one LightGBM regression a target: r (K,) -> L_i; learning rate 0.01, at most 1000 trees, no more
               once 3 in a row have not lowered the error of the runs held out
     allocate  100,000 mixtures r ~ Dirichlet(q), brought between floor and repeat budgets; the answer is the mean
@@ -25,87 +25,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mixstream.errors import FitError, MissingExtraError, MixtureError
-from mixstream.methods.planning.allocating import Region, region_of
+from mixstream.errors import FitError, MissingExtraError
+from mixstream.methods.planning.allocating import region_of
 from mixstream.methods.planning.checks import check_mixtures, check_option, check_prior, of_one_setting, prior_shares
 from mixstream.methods.planning.planner import target_weights
 from mixstream.methods.planning.table import RunTable
+from mixstream.methods.regmix_mixtures import CHUNK, dirichlet, hold_within
 from mixstream.mixture.simplex import Float64
 
 LEAF = 20  # least runs of a leaf: LightGBM's default
-CHUNK = 10_000  # mixtures that are simulated, held within bounds and predicted at a time
-
-
-def draw_mixtures(
-    prior: Float64,
-    num: int,
-    seed: int,
-    *,
-    odds: float = 0.5,
-    strengths: tuple[float, float] = (0.1, 5.0),
-    most: float = 15.0,
-    least: float = 2e-4,
-) -> Float64:
-    """Return (num, K) mixtures for runs, spread around a prior.
-
-    Args:
-        prior: (K,) q above 0, such as the sizes; divided by its sum.
-        num: how many.
-        seed: of the draws.
-        odds: exponent of the prior, that of a temperature.
-        strengths: between which s is drawn; small ones give mixtures of few sources.
-        most: no share above this many times the prior's.
-        least: shares below are 0.
-
-    Raises:
-        MixtureError: a prior that is not above 0, strengths or bounds that cannot be, or bounds that refuse
-            nearly every mixture.
-    """
-    if not (np.isfinite(prior) & (prior > 0)).all() or num < 1:
-        raise MixtureError(f"{num} mixtures around the prior {np.asarray(prior).tolist()}; expected 1 or more, and shares above 0")
-    low, high = strengths
-    if not 0 < low <= high < math.inf or most < 1 or not 0 <= least < 1 / len(prior):
-        raise MixtureError(
-            f"strengths {low:g} to {high:g}, most {most:g} times the prior, least {least:g}; expected 0 < strengths, "
-            f"most of at least 1, and least below 1/{len(prior)}"
-        )
-    shares = prior / prior.sum()
-    softened = shares**odds / (shares**odds).sum()
-    random = np.random.default_rng(seed)
-    kept: list[Float64] = []
-    count, tries = 0, 0
-    while count < num:
-        strength = np.exp(random.uniform(math.log(low), math.log(high), CHUNK))
-        drawn = _dirichlet(random, strength[:, None] * softened)
-        good = drawn[(drawn <= most * shares).all(axis=1)]
-        kept.append(good)
-        count, tries = count + len(good), tries + CHUNK
-        if tries >= 100 * CHUNK and count < tries * 1e-5:
-            raise MixtureError(
-                f"{count} of {tries:,} mixtures have no share above {most:g} times the prior's; raise that bound, or "
-                f"the strengths (now {low:g} to {high:g})"
-            )
-    mixtures = np.concatenate(kept)[:num]
-    mixtures[mixtures < least] = 0
-    whole: Float64 = mixtures / mixtures.sum(axis=1, keepdims=True)
-    return whole
-
-
-def hold_within(mixtures: Float64, region: Region) -> Float64:
-    """Return (n, K) mixtures, each replaced by the nearest in relative entropy of the region.
-
-    What `Region.project` does, for many at once: clip(e^x r, least, most), x by bisection so that it sums to 1.
-    """
-    inside = ((mixtures >= region.least) & (mixtures <= region.most)).all(axis=1)
-    held = mixtures.copy()
-    outside = np.maximum(mixtures[~inside], 1e-12)
-    low, high = np.full((len(outside), 1), -40.0), np.full((len(outside), 1), 40.0)
-    for _ in range(60):
-        middle = (low + high) / 2
-        short = np.clip(np.exp(middle) * outside, region.least, region.most).sum(axis=1, keepdims=True) < 1
-        low, high = np.where(short, middle, low), np.where(short, high, middle)
-    held[~inside] = np.clip(np.exp((low + high) / 2) * outside, region.least, region.most)
-    return held
+LEARNING = 3 * LEAF  # least runs that trees grow on: 2 * LEAF leave one place to split at, which bins may miss
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +134,7 @@ class RegMix:
         best, scores = np.empty((0, len(prior))), np.empty(0)
         for first in range(0, self.simulated, CHUNK):
             count = min(CHUNK, self.simulated - first)
-            mixtures = hold_within(_dirichlet(random, np.tile(self.strength * prior, (count, 1))), region)
+            mixtures = hold_within(dirichlet(random, np.tile(self.strength * prior, (count, 1))), region)
             expected = sum(weight * trees.predict(mixtures, num_threads=self.threads) for weight, trees in counted)
             best, scores = np.concatenate([best, mixtures]), np.append(scores, expected)
             kept = np.argsort(scores, kind="stable")[: self.averaged]
@@ -215,14 +144,15 @@ class RegMix:
     def _grown(self, runs: RunTable, number: int) -> Any:
         """Return the trees of one target."""
         lightgbm = _lightgbm()
+        place = f"regmix, target {runs.targets[number]!r}"
         has = np.flatnonzero(~np.isnan(runs.losses[:, number]))
         shuffled = np.random.default_rng([self.seed, number]).permutation(has)
         judging = math.ceil(self.held_out * len(has))
-        needed = math.ceil(2 * LEAF / (1 - self.held_out))
-        if len(has) - judging < 2 * LEAF:
+        if len(has) - judging < LEARNING:
+            missing = max(1, math.ceil(LEARNING / (1 - self.held_out)) - len(has))
             raise FitError(
-                f"regmix, target {runs.targets[number]!r}: {len(has)} runs have its loss, of which {judging} only judge; "
-                f"a tree splits {2 * LEAF} or more, so {max(1, needed - len(has))} more runs are missing (the paper has 512)"
+                f"{place}: {len(has)} runs have its loss, of which {judging} only judge; trees with leaves of {LEAF} "
+                f"runs need {LEARNING} to grow on, so {missing} more runs are missing (the paper has 512)"
             )
         options = {
             "objective": "regression",
@@ -243,25 +173,14 @@ class RegMix:
         trees = lightgbm.train(options, learn, num_boost_round=1000, valid_sets=[judge], callbacks=[stop])
         if trees.feature_importance().sum() == 0:
             raise FitError(
-                f"regmix, target {runs.targets[number]!r}: no tree found a source to split {len(has)} runs by; its losses "
-                f"may not depend on the mixtures, or more runs are needed"
+                f"{place}: no tree found a source to split {len(has)} runs by; its losses may not depend on the "
+                f"mixtures, or more runs are needed"
             )
         return trees
 
     def _check_fitted(self) -> None:
         if not self.trees:
             raise FitError("regmix has not been fitted; call fit with a table of runs")
-
-
-def _dirichlet(random: np.random.Generator, concentrations: Float64) -> Float64:
-    """Return (n, K) draws, each from its own concentrations (n, K); in logarithms, so that small ones do not all vanish.
-
-    A gamma variable of shape a is one of shape a + 1 times u^(1/a), with u uniform.
-    """
-    logs = np.log(random.standard_gamma(concentrations + 1)) + np.log1p(-random.random(concentrations.shape)) / concentrations
-    raised = np.exp(logs - logs.max(axis=1, keepdims=True))
-    drawn: Float64 = raised / raised.sum(axis=1, keepdims=True)
-    return drawn
 
 
 def _lightgbm() -> Any:

@@ -186,7 +186,10 @@ def least_on_log_grid(
     best = int(np.nanargmin(values))
     least, most = grid[max(best - 1, 0)], grid[min(best + 1, points - 1)]
     found = minimize_scalar(
-        lambda log: float(value(np.exp([log]))[0]), bounds=np.log([least, most]), method="bounded", options={"xatol": 1e-12}
+        lambda log: float(value(np.exp([log]))[0]),
+        bounds=np.log([least, most]),
+        method="bounded",
+        options={"xatol": 1e-12},
     )
     inner = float(np.exp(found.x))
     return (inner, float(found.fun)) if found.fun < values[best] else (float(grid[best]), float(values[best]))

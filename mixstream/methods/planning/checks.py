@@ -1,4 +1,4 @@
-"""What planners refuse before they fit or predict: mixtures that are none, runs that cannot tell what is asked of them."""
+"""What planners refuse before they fit or predict: mixtures that are none, runs that cannot tell what is asked."""
 
 from __future__ import annotations
 
