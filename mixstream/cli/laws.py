@@ -112,7 +112,7 @@ def compare(
     by, groups = sources_of(folders, planner.fitted.languages)
     measured = collect_runs(folders, by, groups)
     expected = predict_runs(planner, measured)
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             run if j == 0 else "",
             name,
