@@ -2,10 +2,13 @@
 
 converting  convert
 streams     upload, inspect, verify
-mixture     plan, weights
+mixture     plan
+weights     weights: computed by a method, or averaged over runs
 runs        train, report
 tokenizer   tokenizer train, tokenizer fertility
-showing     what they print
+amounts     numbers as people write them
+answers     what planners answer, as tables
+showing     what the others print
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from contextlib import contextmanager
 
 import typer
 
-from mixstream.cli import converting, mixture, runs, streams, tokenizer
+from mixstream.cli import converting, mixture, runs, streams, tokenizer, weights
 from mixstream.errors import MissingExtraError, MixstreamError
 
 EXTRAS = {
@@ -49,7 +52,7 @@ for _command in (
     streams.inspect,
     streams.verify,
     mixture.plan,
-    mixture.weights,
+    weights.weights,
     runs.train,
     runs.report,
 ):
