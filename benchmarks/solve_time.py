@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     repeats = range(parser.parse_args().repeats)
     figures: dict[str, list[float]] = {}
-    fits = [seconds(lambda one=seed: Climb(seed=one).fit(pilots(planted_law("F1", 16, one), 0.01, one))) for seed in repeats]
+    fits = [
+        seconds(lambda one=seed: Climb(seed=one).fit(pilots(planted_law("F1", 16, one), 0.01, one))) for seed in repeats
+    ]
     figures["fit of 96 mixtures, m=16"] = fits
     for count in (16, 100):
         for form in FORMS:

@@ -14,6 +14,6 @@ planner      the face of it all: `Climb`
 file         climb.json: a fitted Climb
 """
 
-from mixstream.methods.climb.planner import Climb, Fitted, Pilots
+from mixstream.methods.climb.planner import Climb, Fitted
 
-__all__ = ["Climb", "Fitted", "Pilots"]
+__all__ = ["Climb", "Fitted"]

@@ -161,11 +161,13 @@ def raise_level(region: Region, levels: Levels, wanted: Float64, starts: Float64
         )
         for start in starts
     ]
-    ended = [(one.success, region.project(np.clip(one.x[:count], 0, None))) for one in found if np.isfinite(one.x).all()]
+    ended = [
+        (one.success, region.project(np.clip(one.x[:count], 0, None))) for one in found if np.isfinite(one.x).all()
+    ]
     done = [shares for success, shares in ended if success or _is_still(region, levels, wanted, shares)]
     if not done:
         raise FitError(
-            f"{of}: no solution was found from {len(starts)} starts ({found[0].message}); fewer languages with a floor, "
+            f"{of}: no solution was found from {len(starts)} starts ({found[0].message}); a lower floor, "
             f"higher repeat budgets, or another objective ({', '.join(OBJECTIVES)}) may have one"
         )
     reached = np.array([level(shares) for shares in done])

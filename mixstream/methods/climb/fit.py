@@ -140,14 +140,19 @@ def _again(runs: RunTable, kinds: Kinds, former: Law) -> Chosen:
     fitted = []
     for number, (one, rows) in enumerate(observed):
         start = _parameters(former, number)
-        fitted.append(fit_receiver(form_named(former.form), one, start[None]) if len(rows) else start)
+        fitted.append(fit_receiver(form_named(former.form), one, start) if len(rows) else start)
     law = _law_of(former.form, fitted, reference, former.sizes)
     return Chosen(law=law, errors={}, residual=_residuals(former.form, fitted, observed), notes=())
 
 
 def _parameters(law: Law, number: int) -> Float64:
     """Return x of a language, the inverse of `_law_of`."""
-    head = [math.log(law.scale[number]), law.exponent[number], law.floor[number], math.log(law.saturation[number])]
+    head = [
+        math.log(law.scale[number]),
+        math.log(law.exponent[number]),
+        law.floor[number],
+        math.log(law.saturation[number]),
+    ]
     if len(law.sizes) > 1:
         head += [math.log(law.size_scale[number]), law.size_exponent[number]]
     return np.concatenate([head, np.delete(law.transfer[:, number], number), np.delete(law.fading[:, number], number)])
@@ -187,7 +192,7 @@ def _held_out(
 def _missed(name: str, start: Float64, observed: Observed, held: BoolArray) -> Float64:
     """Return log L predicted - log L of the runs held out, from a fit to the others."""
     form = form_named(name)
-    found = fit_receiver(form, observed.rows(~held), start[None])
+    found = fit_receiver(form, observed.rows(~held), start)
     return _errors(name, found, observed.rows(held)) if held.any() else np.zeros(0)
 
 
@@ -215,7 +220,7 @@ def _law_of(name: str, fitted: list[Float64], reference: _References, sizes: tup
         form=name,
         reference_tokens=reference.tokens,
         scale=np.exp(heads[:, 0]),
-        exponent=heads[:, 1],
+        exponent=np.exp(heads[:, 1]),
         floor=heads[:, 2],
         saturation=np.exp(heads[:, 3]),
         transfer=transfer,
@@ -234,9 +239,7 @@ def _notes(runs: RunTable, kinds: Kinds, sizes: tuple[float, ...]) -> tuple[str,
             "the mixtures have two token budgets, which determine b and k of each pair exactly: whether transfer "
             "fades as 1/D is assumed, not checked"
         )
-    joint = [
-        name for number, name in enumerate(runs.sources) if monolingual_budgets(runs, kinds, number) == 2
-    ]
+    joint = [name for number, name in enumerate(runs.sources) if monolingual_budgets(runs, kinds, number) == 2]
     if joint:
         notes.append(
             f"{', '.join(joint[:5])}{f' and {len(joint) - 5} more' if len(joint) > 5 else ''}: trained alone at two "

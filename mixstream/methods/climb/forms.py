@@ -65,9 +65,7 @@ def multiplicative(own: Float64, other: Float64, eta: Float64) -> Basis:
     """F3: others make each token of a language count more or less."""
     left = np.exp(-eta * other)
     zero = np.zeros(np.broadcast_shapes(own.shape, left.shape))
-    return Basis(
-        value=own * (1 - left), by_eta=own * other * left, by_own=1 - left + zero, by_other=own * eta * left
-    )
+    return Basis(value=own * (1 - left), by_eta=own * other * left, by_own=1 - left + zero, by_other=own * eta * left)
 
 
 FORMS: dict[str, Form] = {"F1": donor_saturated, "F2": receiver_gated, "F3": multiplicative}

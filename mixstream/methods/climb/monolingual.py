@@ -50,11 +50,13 @@ def fit_alone(scaled_tokens: Float64, losses: Float64, most_floor: float, *, of:
         return excess, x[2] + excess
 
     def residuals(x: Float64) -> Float64:
-        return np.log(parts(x)[1]) - told
+        error: Float64 = np.log(parts(x)[1]) - told
+        return error
 
     def jacobian(x: Float64) -> Float64:
         excess, loss = parts(x)
-        return np.stack([excess, -excess * logs, np.ones_like(logs)], axis=1) / loss[:, None]
+        slopes: Float64 = np.stack([excess, -excess * logs, np.ones_like(logs)], axis=1) / loss[:, None]
+        return slopes
 
     starts = np.array(
         [[math.log(one.scale), one.exponent, one.floor] for one in lines(scaled_tokens, losses, most_floor)]

@@ -22,25 +22,13 @@ from mixstream.methods.climb.forms import FORMS
 from mixstream.methods.climb.law import Law, check_size
 from mixstream.methods.climb.needs import check_languages, kinds_of
 from mixstream.methods.climb.neighbours import Guess, extended
-from mixstream.methods.planning.allocating import region_of
+from mixstream.methods.climb.schedule import STEPS, Dynamic, dynamic
+from mixstream.methods.planning.allocating import Region, region_of
+from mixstream.methods.planning.checks import check_amounts, check_mixtures
 from mixstream.methods.planning.planner import target_weights
+from mixstream.methods.planning.reach import Pilots, pilots_of
 from mixstream.methods.planning.table import RunTable
 from mixstream.mixture.simplex import Float64
-
-
-@dataclass(frozen=True, eq=False)
-class Pilots:
-    """Where the runs that a law was fitted to lie: what tells how far an answer is from them.
-
-    Attributes:
-        runs: R names.
-        proportions: (R, K); tokens: (R,); parameters: (R,), nan where it is not told.
-    """
-
-    runs: tuple[str, ...]
-    proportions: Float64
-    tokens: Float64
-    parameters: Float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +42,7 @@ class Fitted:
         residual: (K,) root mean square error of log L over the runs fitted to; nan of languages not measured.
         guesses: languages that were not measured, and whose mean they are.
         notes: what the pilots leave open.
-        pilots: the runs.
+        pilots: where the runs lie: what tells how far an answer is from them.
     """
 
     languages: tuple[str, ...]
@@ -143,8 +131,9 @@ class Climb:
         Raises:
             FitError: it has not been fitted, or a model size of which the pilots cannot tell.
         """
-        law = self._known().law
-        return law.losses(proportions, np.broadcast_to(np.asarray(tokens, dtype=float), len(proportions)), parameters)
+        fitted = self._known()
+        shares = check_mixtures(proportions, fitted.languages)
+        return fitted.law.losses(shares, check_amounts("tokens", tokens, len(shares)), parameters)
 
     def allocate(
         self,
@@ -168,6 +157,34 @@ class Climb:
             FloorError, BudgetError: floor and budgets leave no mixture.
             FitError: it has not been fitted, or the solution was not found.
         """
+        region = self._region(tokens, sizes, budgets, floor, parameters)
+        return self._best(tokens, region)
+
+    def dynamic(
+        self,
+        tokens: float,
+        sizes: Float64,
+        budgets: Float64,
+        *,
+        floor: float = 0.0,
+        steps: int = STEPS,
+        parameters: float = math.nan,
+    ) -> Dynamic:
+        """Return a schedule of proportions: what was read is the best mixture for so many tokens at any time.
+
+        Args:
+            tokens, sizes, budgets, floor, parameters: as of `allocate`.
+            steps: phases.
+
+        Raises:
+            FloorError, BudgetError: floor and budgets leave no mixture.
+            MixtureError: the run has no room for so many phases.
+            FitError: it has not been fitted, or a solution was not found.
+        """
+        region = self._region(tokens, sizes, budgets, floor, parameters)
+        return dynamic(lambda at: self._best(at, region), tokens, region, self._known().languages, steps=steps)
+
+    def _region(self, tokens: float, sizes: Float64, budgets: Float64, floor: float, parameters: float) -> Region:
         fitted = self._known()
         if not math.isnan(parameters):
             check_size(np.array([parameters]), fitted.law.sizes)
@@ -176,7 +193,10 @@ class Climb:
                 f"sizes of {len(sizes)} and budgets of {len(budgets)} sources; expected those of the "
                 f"{len(fitted.languages)} that the law was fitted to: {', '.join(fitted.languages[:8])}"
             )
-        region = region_of(tokens, sizes, budgets, floor, fitted.languages)
+        return region_of(tokens, sizes, budgets, floor, fitted.languages)
+
+    def _best(self, tokens: float, region: Region) -> Float64:
+        fitted = self._known()
         utilities = target_weights(self.targets, fitted.languages)
         return allocate(fitted.law, tokens, region, self.objective, utilities, self.seed).proportions
 
@@ -193,7 +213,12 @@ class Climb:
         order = (*fitted.languages, *(name for name in neighbours if name not in fitted.languages))
         law, guesses = extended(_law_among(fitted, measured), measured, {**known, **neighbours}, order)
         more = len(order) - len(fitted.languages)
-        pilots = replace(fitted.pilots, proportions=np.pad(fitted.pilots.proportions, ((0, 0), (0, more))))
+        pilots = replace(
+            fitted.pilots,
+            sources=order,
+            proportions=np.pad(fitted.pilots.proportions, ((0, 0), (0, more))),
+            repeats=np.pad(fitted.pilots.repeats, ((0, 0), (0, more))),
+        )
         wide = replace(
             fitted,
             languages=order,
@@ -274,5 +299,5 @@ def _fitted(
         residual=residual,
         guesses=guesses,
         notes=found.notes if former is None else former.notes,
-        pilots=Pilots(runs.runs, runs.proportions, runs.tokens, runs.parameters),
+        pilots=pilots_of(runs),
     )

@@ -6,7 +6,8 @@
     L = E + A n^-a + B (r~ d)^-beta,      r~ = r_i + sum_j (b_j + k_j / d) g(r_i, r_j; eta)
 
 No parameter of one receiver stands in the law of another, so each is fitted alone, monolingual runs and mixtures
-together. Starts: B, beta, E from the monolingual runs; then for some eta the b, k that fit the ratios r~_obs that the
+together; the further squares of eta, beta and a, drawn weakly to usual values, keep what the runs leave open from
+drifting. Starts: B, beta, E from the monolingual runs; then for some eta the b, k that fit the ratios r~_obs that the
 runs show (mixstream.methods.climb.ratio), which are linear in them.
 
 Source: Guo et al. 2025, CLIMB (arXiv 2509.15556). Huber's loss of log L, the ridge and the starts are ours: pilots at
@@ -23,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mixstream.errors import FitError
 from mixstream.methods.climb.forms import Basis, Form, bent
 from mixstream.methods.climb.monolingual import DELTA, LEAST, MOST, fit_alone, greatest_floor, lines
 from mixstream.methods.climb.ratio import Alone, observed_ratio
@@ -30,11 +32,13 @@ from mixstream.methods.planning.fitting import fit_from
 from mixstream.mixture.simplex import BoolArray, Float64
 
 LEAST_ETA, MOST_ETA = 1e-2, 1e2
+ETA = 5.0
 ETAS = (1.0, 4.0, 16.0)  # starts
 MOST_TRANSFER = 1.0  # of |b|; |k| twice that, with d near 1
 RIDGE_TRANSFER, RIDGE_FADING, RIDGE_ETA = 0.05, 0.1, 2e-3  # 1 % noise: |b| of 0.2, |k| of 0.1 are likely
+EXPONENT, RIDGE_EXPONENT = 0.3, 0.01  # beta, as far as the runs leave it open: within a factor of e at 1 % noise
 SIZE_EXPONENT, RIDGE_SIZE = 0.35, 0.02
-HEAD = 4  # log B, beta, E, log eta; then with several sizes log A, a; then b, k
+HEAD = 4  # log B, log beta, E, log eta; then with several sizes log A, a; then b, k
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +69,15 @@ class Observed:
 
     def rows(self, chosen: BoolArray) -> Observed:
         """Return the runs of a mask (n,)."""
-        sizes = None if self.scaled_sizes is None else self.scaled_sizes[chosen]
-        kept = (column[chosen] for column in (self.own, self.others, self.scaled_tokens))
-        return Observed(self.language, *kept, sizes, self.losses[chosen], self.alone[chosen])
+        return Observed(
+            language=self.language,
+            own=self.own[chosen],
+            others=self.others[chosen],
+            scaled_tokens=self.scaled_tokens[chosen],
+            scaled_sizes=None if self.scaled_sizes is None else self.scaled_sizes[chosen],
+            losses=self.losses[chosen],
+            alone=self.alone[chosen],
+        )
 
 
 class _Parts(NamedTuple):
@@ -82,7 +92,7 @@ class _Parts(NamedTuple):
 
 
 class ReceiverLaw:
-    """The law of one receiver as fits see it: residuals and Jacobian at x = (log B, beta, E, log eta, [log A, a], b, k)."""
+    """The law of one receiver as fits see it, at x = (log B, log beta, E, log eta, [log A, a], b, k)."""
 
     def __init__(self, form: Form, observed: Observed) -> None:
         self._form = form
@@ -98,8 +108,8 @@ class ReceiverLaw:
         """(P,) least and (P,) greatest x."""
         size = ([], []) if self._of.scaled_sizes is None else ([math.log(1e-4), 0.05], [math.log(1e2), 2.0])
         pairs = np.repeat([MOST_TRANSFER, 2 * MOST_TRANSFER], self._count)
-        least = np.array([*LEAST, 0.0, math.log(LEAST_ETA), *size[0], *-pairs])
-        return least, np.array([*MOST, self._of.most_floor, math.log(MOST_ETA), *size[1], *pairs])
+        least = np.array([LEAST[0], math.log(LEAST[1]), 0.0, math.log(LEAST_ETA), *size[0], *-pairs])
+        return least, np.array([MOST[0], math.log(MOST[1]), self._of.most_floor, math.log(MOST_ETA), *size[1], *pairs])
 
     def log_losses(self, x: Float64) -> Float64:
         """Return log L, (n,)."""
@@ -113,10 +123,15 @@ class ReceiverLaw:
     def jacobian(self, x: Float64) -> Float64:
         """Return the derivatives of the residuals, (n + P', P)."""
         loss, excess, ratio, bend, basis, logs = self._parts(x)
-        beta, eta = x[1], np.exp(x[3])
+        beta, eta = np.exp(x[1]), np.exp(x[3])
         by_ratio = -beta * excess / ratio * bend
         strength = self._strength(x)
-        columns = [excess, -excess * logs, np.ones_like(loss), by_ratio * eta * (strength * basis.by_eta).sum(axis=1)]
+        columns = [
+            excess,
+            -beta * excess * logs,
+            np.ones_like(loss),
+            by_ratio * eta * (strength * basis.by_eta).sum(axis=1),
+        ]
         if self._of.scaled_sizes is not None:
             model = self._of_size(x)
             columns += [model, -model * np.log(self._of.scaled_sizes)]
@@ -124,13 +139,18 @@ class ReceiverLaw:
         slopes = np.concatenate([np.stack(columns, axis=1), given, given / self._of.scaled_tokens[:, None]], axis=1)
         return np.concatenate([slopes / loss[:, None], self._ridge])
 
+    @property
+    def has_starts(self) -> bool:
+        """Whether there are monolingual runs at two budgets, from which to start."""
+        return len(np.unique(self._of.scaled_tokens[self._of.alone])) >= 2
+
     def starts(self) -> Iterator[Float64]:
         """Yield starting points: every law of the language alone, with every eta of some."""
         least, most = self.bounds
         for alone in self._alone():
             for eta in ETAS:
                 size = [] if self._of.scaled_sizes is None else [math.log(0.1), SIZE_EXPONENT]
-                head = [math.log(alone.scale), alone.exponent, alone.floor, math.log(eta), *size]
+                head = [math.log(alone.scale), math.log(alone.exponent), alone.floor, math.log(eta), *size]
                 yield np.clip(np.concatenate([head, self._transfers(alone, eta)]), least, most)
 
     def _alone(self) -> list[Alone]:
@@ -147,7 +167,7 @@ class ReceiverLaw:
         weight = alone.exponent * (1 - alone.floor / of.losses) / np.maximum(seen, of.own)
         basis = self._form(of.own[:, None], of.others, np.array(eta))
         columns = np.concatenate([basis.value, basis.value / of.scaled_tokens[:, None]], axis=1)
-        ridge = self._ridge[1 : 1 + 2 * self._count, self._head :]
+        ridge = self._ridge[-2 * self._count :, self._head :] if self._count else np.zeros((0, 0))
         system = np.concatenate([columns * weight[:, None], ridge])
         wanted = np.concatenate([np.minimum(seen - of.own, 2.0) * weight, np.zeros(len(ridge))])
         found: Float64 = np.linalg.lstsq(system, wanted, rcond=None)[0]
@@ -158,7 +178,7 @@ class ReceiverLaw:
         basis = self._form(of.own[:, None], of.others, np.exp(x[3]))
         ratio, bend = bent(of.own + (self._strength(x) * basis.value).sum(axis=1))
         logs = np.log(ratio) + self._logs
-        excess = np.exp(x[0] - x[1] * logs)
+        excess = np.exp(x[0] - np.exp(x[1]) * logs)
         return _Parts(x[2] + self._of_size(x) + excess, excess, ratio, bend, basis, logs)
 
     def _strength(self, x: Float64) -> Float64:
@@ -173,32 +193,46 @@ class ReceiverLaw:
         return part
 
     def _priors(self) -> tuple[Float64, Float64]:
-        """Return the ridge's weights as rows, (P', P), eta's first, and where it draws to, (P,)."""
+        """Return the ridge's weights as rows, (P', P), and where it draws to, (P,)."""
         weights = np.zeros(self._head + 2 * self._count)
         centre = np.zeros_like(weights)
-        weights[3], centre[3] = RIDGE_ETA, math.log(5.0)
+        weights[1], centre[1] = RIDGE_EXPONENT, math.log(EXPONENT)
+        weights[3], centre[3] = RIDGE_ETA, math.log(ETA)
         if self._of.scaled_sizes is not None:
             weights[HEAD + 1], centre[HEAD + 1] = RIDGE_SIZE, SIZE_EXPONENT
         weights[self._head :] = np.repeat([RIDGE_TRANSFER, RIDGE_FADING], self._count)
-        rows = np.diag(weights)
-        order = [3, *range(self._head, len(weights)), *([HEAD + 1] if self._of.scaled_sizes is not None else [])]
-        return rows[order], centre
+        return np.diag(weights)[weights > 0], centre
 
 
-def fit_receiver(form: Form, observed: Observed, starts: Float64 | None = None) -> Float64:
+def fit_receiver(form: Form, observed: Observed, start: Float64 | None = None) -> Float64:
     """Return the parameters x of a language's law.
 
     Args:
         form: of r~.
         observed: its runs.
-        starts: (S, P) where to start; None: from what the runs show.
+        start: (P,) where to start; None, or where that does not converge: from what the runs show.
 
     Raises:
         FitError: no convergence.
     """
     law = ReceiverLaw(form, observed)
-    tried = np.array(list(law.starts())) if starts is None else starts
-    found = fit_from(
-        tried, law.residuals, law.bounds, of=f"the law of {observed.language!r}", jacobian=law.jacobian, delta=DELTA
-    )
-    return found.parameters
+    if start is None:
+        return _fitted(law, np.array(list(law.starts())), observed.language)
+    try:
+        return _fitted(law, start[None], observed.language)
+    except FitError:
+        if not law.has_starts:
+            raise
+        return _fitted(law, np.array(list(law.starts())), observed.language)
+
+
+def _fitted(law: ReceiverLaw, starts: Float64, language: str) -> Float64:
+    return fit_from(
+        starts,
+        law.residuals,
+        law.bounds,
+        of=f"the law of {language!r}",
+        jacobian=law.jacobian,
+        delta=DELTA,
+        steps="dogbox",
+    ).parameters

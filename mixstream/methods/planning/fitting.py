@@ -3,7 +3,7 @@
     min over x in a box   sum_n H( f_n(x) )        H(f) = f^2 / 2 if |f| <= delta, else delta (|f| - delta / 2)
 
 Huber's loss, so that a run that went wrong does not decide the law. Solved by a trust region of Gauss-Newton
-steps within the box (scipy's least_squares, "trf").
+steps within the box (scipy's least_squares, "trf" or "dogbox").
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -52,6 +53,7 @@ def fit_from(
     jacobian: Residuals | None = None,
     delta: float = math.inf,
     max_evaluations: int = 2000,
+    steps: Literal["trf", "dogbox"] = "trf",
 ) -> Fit:
     """Return the best fit of those from `starts`.
 
@@ -63,6 +65,8 @@ def fit_from(
         jacobian: (P,) -> (n, P); None: by differences.
         delta: of Huber's loss, in the unit of the residuals; infinite: plain squares.
         max_evaluations: of each start.
+        steps: trf keeps off the bounds, which may make long valleys slow; dogbox goes straight, and needs a Jacobian of
+            full rank (a ridge gives one).
 
     Raises:
         FitError: the residuals are not finite at any start, or no start converged.
@@ -70,7 +74,7 @@ def fit_from(
     least, most = bounds
     inside = np.clip(starts, least, most)
     with np.errstate(all="ignore"):  # what is not finite is looked at, here and by the solver
-        return _fit_within(inside, residuals, (least, most), of, jacobian, delta, max_evaluations)
+        return _fit_within(inside, residuals, (least, most), of, jacobian, delta, max_evaluations, steps)
 
 
 def _fit_within(
@@ -81,6 +85,7 @@ def _fit_within(
     jacobian: Residuals | None,
     delta: float,
     max_evaluations: int,
+    steps: Literal["trf", "dogbox"],
 ) -> Fit:
     """Return the best fit of those from starts inside the box."""
     at_starts = [(start, residuals(start)) for start in inside]
@@ -98,6 +103,7 @@ def _fit_within(
         bounds=bounds,
         loss="linear" if math.isinf(delta) else "huber",
         f_scale=1.0 if math.isinf(delta) else delta,
+        method=steps,
         x_scale="jac",
         ftol=TOLERANCE,
         xtol=TOLERANCE,
