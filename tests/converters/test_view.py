@@ -80,7 +80,7 @@ def to_be_cut(place, share, seed, length):
     raise AssertionError("no documents need no tokens")
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(corpora(), options, shares, st.integers(0, 2**40), st.booleans())
 def test_it_is_what_a_conversion_with_that_subsample_makes(rows, options, share, seed, two_views):
     """In every byte but stream.json; of the documents that were left out at the end, one that excludes them."""
@@ -134,7 +134,7 @@ def _check_manifests(root, name, excluding, deduplicate):
         assert files_of(heldout) == files_of(root / "whole" / name / "heldout")
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(corpora(), options, st.tuples(shares, shares), st.integers(0, 99))
 def test_views_lie_within_each_other_and_a_view_of_a_view_is_one_of_the_whole(rows, options, two, seed):
     small, large = sorted(two)

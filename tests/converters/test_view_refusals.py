@@ -150,7 +150,7 @@ def test_a_view_too_small_is_refused_with_a_share_that_would_do(made, tmp_path):
     with pytest.raises(StreamError, match="eu.a keeps .* samples \\(not even the whole has them\\)"):
         proxy_view(made, tmp_path / "view", 0.5, 9, min_samples=10_000)
     with pytest.raises(StreamError, match="keeps .* of .* samples \\(a share of 0.* has them\\)"):
-        proxy_view(made, tmp_path / "view", 0.01, 9, min_samples=300, by="sample")
+        proxy_view(made, tmp_path / "view", 0.01, 9, min_samples=150, by="sample")
     assert not (tmp_path / "view").exists()
 
 
@@ -272,6 +272,13 @@ def test_compressed_streams_and_urls_and_processes_give_the_same_documents(strea
     pytest.importorskip("obstore")
     proxy_view(streams.as_uri(), tmp_path / "url", 0.5, 1)
     assert files_of(tmp_path / "url") == files_of(tmp_path / "compressed")
+
+
+def test_the_pieces_that_are_read_at_a_time_change_nothing(made, tmp_path, monkeypatch):
+    proxy_view(made, tmp_path / "view", 0.5, 1)
+    monkeypatch.setattr("converters.tasks.repacking.STEP", 37)
+    proxy_view(made, tmp_path / "other", 0.5, 1)
+    assert files_of(tmp_path / "view") == files_of(tmp_path / "other")
 
 
 def test_killed_and_begun_again_it_gives_the_same_bytes(tmp_path):
