@@ -128,8 +128,10 @@ def dump_json(content: FileModel) -> str:
     return content.model_dump_json(indent=2) + "\n"
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that it is there whole or not at all: to a temporary name, then renamed.
+
+    Text is written as UTF-8, with the line ends that it has.
 
     Raises:
         FormatError: the path is a folder or a device, or cannot be written.
@@ -139,8 +141,8 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -2,10 +2,18 @@
 
 converting  convert
 streams     upload, inspect, verify
-mixture     plan, weights
+views       view
+mixture     plan
+weights     weights: computed by a method, or averaged over runs
+recommending recommend
 runs        train, report
+climb       climb pilots, climb run, climb collect
+laws        climb fit, climb compare, climb solve
 tokenizer   tokenizer train, tokenizer fertility
-showing     what they print
+amounts     numbers as people write them
+planning    from a question to weights.json
+answers     what planners answer, as tables
+showing     what the others print
 """
 
 from __future__ import annotations
@@ -16,7 +24,7 @@ from contextlib import contextmanager
 
 import typer
 
-from mixstream.cli import converting, mixture, runs, streams, tokenizer
+from mixstream.cli import climb, converting, mixture, recommending, runs, streams, tokenizer, views, weights
 from mixstream.errors import MissingExtraError, MixstreamError
 
 EXTRAS = {
@@ -48,13 +56,16 @@ for _command in (
     streams.upload,
     streams.inspect,
     streams.verify,
+    views.view,
     mixture.plan,
-    mixture.weights,
+    weights.weights,
+    recommending.recommend,
     runs.train,
     runs.report,
 ):
     app.command()(_command)
 app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(climb.app, name="climb")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

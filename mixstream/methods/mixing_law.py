@@ -192,7 +192,8 @@ class ExponentialPlanner(ABC):
         def objective(shares: Float64) -> tuple[float, Float64]:
             terms = weights * np.exp(law.exponents @ shares)
             logs = np.log(np.maximum(shares, 1e-15) / prior)
-            value = float(weights @ law.floors + terms.sum() + self.kl * (shares @ logs))
+            # 1: a constant, so that the value is of the size of its terms also where relative entropy is 0
+            value = float(weights @ law.floors + terms.sum() + self.kl * (1 + shares @ logs))
             return value / scale, (terms @ law.exponents + self.kl * (logs + 1)) / scale
 
         starts = np.array([region.project(prior), region.project(np.ones(len(prior)))])

@@ -3,7 +3,7 @@
     min over x in a box   sum_n H( f_n(x) )        H(f) = f^2 / 2 if |f| <= delta, else delta (|f| - delta / 2)
 
 Huber's loss, so that a run that went wrong does not decide the law. Solved by a trust region of Gauss-Newton
-steps within the box (scipy's least_squares, "trf").
+steps within the box (scipy's least_squares, "trf" or "dogbox").
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -21,6 +22,7 @@ from mixstream.mixture.simplex import Float64
 
 TOLERANCE = 1e-10
 AGREE = 1e-3  # starts whose objectives differ by less, relatively, found the same minimum
+EXACT = 1e-14  # of the sum of squares at the worst start: an objective of nothing
 Residuals = Callable[[Float64], Float64]
 
 
@@ -52,6 +54,7 @@ def fit_from(
     delta: float = math.inf,
     max_evaluations: int = 2000,
     tolerance: float = TOLERANCE,
+    steps: Literal["trf", "dogbox"] = "trf",
 ) -> Fit:
     """Return the best fit of those from `starts`.
 
@@ -64,29 +67,53 @@ def fit_from(
         delta: of Huber's loss, in the unit of the residuals; infinite: plain squares.
         max_evaluations: of each start.
         tolerance: a start has converged when a step changes objective or x relatively by less.
+        steps: trf keeps off the bounds, which may make long valleys slow; dogbox goes straight, and needs a Jacobian of
+            full rank (a ridge gives one).
 
     Raises:
         FitError: the residuals are not finite at any start, or no start converged.
     """
     least, most = bounds
     inside = np.clip(starts, least, most)
-    finite = [start for start in inside if np.isfinite(residuals(start)).all()]
+    with np.errstate(all="ignore"):  # what is not finite is looked at, here and by the solver
+        return _fit_within(inside, residuals, (least, most), of, jacobian, delta, max_evaluations, tolerance, steps)
+
+
+def _fit_within(
+    inside: Float64,
+    residuals: Residuals,
+    bounds: tuple[Float64, Float64],
+    of: str,
+    jacobian: Residuals | None,
+    delta: float,
+    max_evaluations: int,
+    tolerance: float,
+    steps: Literal["trf", "dogbox"],
+) -> Fit:
+    """Return the best fit of those from starts inside the box."""
+    at_starts = [(start, residuals(start)) for start in inside]
+    finite = [
+        (start, own)
+        for start, own in at_starts
+        if np.isfinite(own).all() and (jacobian is None or np.isfinite(jacobian(start)).all())
+    ]
     if not finite:
         raise FitError(f"{of}: the law is not finite at any of {len(inside)} starts; look for runs that went wrong")
     solve = partial(
         least_squares,
         residuals,
         jac="2-point" if jacobian is None else jacobian,
-        bounds=(least, most),
+        bounds=bounds,
         loss="linear" if math.isinf(delta) else "huber",
         f_scale=1.0 if math.isinf(delta) else delta,
+        method=steps,
         x_scale="jac",
         ftol=tolerance,
         xtol=tolerance,
         gtol=tolerance,
         max_nfev=max_evaluations,
     )
-    found = [solve(start) for start in finite]
+    found = [solve(start) for start, _ in finite]
     done = [one for one in found if one.status > 0 and np.isfinite(one.cost)]
     if not done:
         best = min(one.cost for one in found)
@@ -95,7 +122,8 @@ def fit_from(
             f"objective was {best:.4g}); look for runs that went wrong, or give more of them"
         )
     best = min(done, key=lambda one: float(one.cost))
-    near = best.cost * (1 + AGREE) + np.finfo(float).tiny
+    exact = EXACT * max(float(own @ own) for _, own in finite)  # costs below are rounding, be they ever so different
+    near = best.cost * (1 + AGREE) + exact
     return Fit(
         parameters=best.x,
         objective=float(best.cost),

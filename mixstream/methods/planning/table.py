@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -95,17 +96,18 @@ class RunTable:
     def rows(self, chosen: BoolArray | Int64 | Sequence[int]) -> RunTable:
         """Return the runs that are chosen, by a mask (R,) or by numbers, which may stand in any order.
 
-        A run that is chosen more than once, as a bootstrap does, is told apart by its name.
+        A run that is chosen more than once, as a bootstrap does, is told apart by its name: ``a``, ``a#2``.
 
         Raises:
-            RunTableError: no run is chosen.
+            RunTableError: no run is chosen, or a mask is of another length than the table.
         """
-        numbers = np.arange(len(self))[np.asarray(chosen)]
-        times: dict[int, int] = {}
-        names = []
-        for number in numbers.tolist():
-            times[number] = times.get(number, 0) + 1
-            names.append(self.runs[number] if times[number] == 1 else f"{self.runs[number]}#{times[number]}")
+        asked = np.asarray(chosen)
+        if asked.dtype == np.bool_ and asked.shape != (len(self),):
+            raise RunTableError(
+                f"a mask of shape {asked.shape} chooses runs; expected one entry for each of {len(self)}"
+            )
+        numbers = np.arange(len(self))[asked] if asked.size else np.empty(0, dtype=np.int64)
+        names = _told_apart([self.runs[number] for number in numbers.tolist()])
         arrays: dict[str, Any] = {
             name: getattr(self, name)[numbers] for name in ("proportions", "tokens", "losses", "parameters", "unique")
         }
@@ -130,6 +132,19 @@ class RunTable:
         value = float(getattr(self, what)[tuple(place)])
         of = f" of {columns[place[1]]!r}" if len(place) > 1 else ""
         raise RunTableError(f"run {self.runs[place[0]]!r}: {what}{of}: found {value:g}, expected {expected}")
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """Return names of which no two are the same: what comes again gets a number that no other name has."""
+    taken, seen, told = set(names), set(), []
+    for name in names:
+        own = name
+        if name in seen:
+            own = next(other for number in itertools.count(2) if (other := f"{name}#{number}") not in taken)
+        seen.add(name)
+        taken.add(own)
+        told.append(own)
+    return told
 
 
 def table_of(
@@ -160,17 +175,26 @@ def table_of(
     """
     shares = np.asarray(proportions, dtype=np.float64)
     count = len(shares)
-
-    def column(value: Float64 | float | None, missing: float) -> Float64:
-        return np.array(np.broadcast_to(missing if value is None else np.asarray(value, dtype=np.float64), (count,)))
-
     return RunTable(
         sources=tuple(sources),
         targets=tuple(sources if targets is None else targets),
         runs=tuple(str(number) for number in range(count)) if runs is None else tuple(runs),
         proportions=shares,
-        tokens=column(tokens, math.nan),
+        tokens=_spread("tokens", tokens, (count,)),
         losses=np.asarray(losses, dtype=np.float64),
-        parameters=column(parameters, math.nan),
-        unique=np.array(np.broadcast_to(math.inf if unique is None else unique, shares.shape), dtype=np.float64),
+        parameters=_spread("parameters", math.nan if parameters is None else parameters, (count,)),
+        unique=_spread("unique", math.inf if unique is None else unique, shares.shape),
     )
+
+
+def _spread(what: str, value: Float64 | float, shape: tuple[int, ...]) -> Float64:
+    """Return a value for each entry of `shape`.
+
+    Raises:
+        RunTableError: it is of a shape that does not fit.
+    """
+    given = np.asarray(value, dtype=np.float64)
+    try:
+        return np.array(np.broadcast_to(given, shape))
+    except ValueError:
+        raise RunTableError(f"{what} are of shape {given.shape}, expected {shape}") from None
