@@ -48,6 +48,7 @@ from mixstream.mixture.simplex import Float64
 
 FLOORS = (0.0, 0.5, 0.8, 0.95)  # of the least loss: c at the starts
 LEAST, MOST = -1000.0, 50.0  # of u: a loss of e^50 is none, and a share of 0.1 % that removes it needs no -1000
+BEND = 1e-4  # of the prior: where the relative entropy of a source is bent
 PlannerT = TypeVar("PlannerT", bound="ExponentialPlanner")
 
 
@@ -191,10 +192,10 @@ class ExponentialPlanner(ABC):
 
         def objective(shares: Float64) -> tuple[float, Float64]:
             terms = weights * np.exp(law.exponents @ shares)
-            logs = np.log(np.maximum(shares, 1e-15) / prior)
+            entropy, slopes = relative_entropy(shares, prior)
             # 1: a constant, so that the value is of the size of its terms also where relative entropy is 0
-            value = float(weights @ law.floors + terms.sum() + self.kl * (1 + shares @ logs))
-            return value / scale, (terms @ law.exponents + self.kl * (logs + 1)) / scale
+            value = float(weights @ law.floors + terms.sum() + self.kl * (1 + entropy))
+            return value / scale, (terms @ law.exponents + self.kl * slopes) / scale
 
         starts = np.array([region.project(prior), region.project(np.ones(len(prior)))])
         return minimise(region, objective, of=self.name, starts=starts).proportions
@@ -254,6 +255,19 @@ class LogLinear(ExponentialPlanner):
             delta=self.delta,
         )
         return np.append(0.0, found.parameters)
+
+
+def relative_entropy(shares: Float64, prior: Float64) -> tuple[float, Float64]:
+    """Return sum_j r_j log(r_j / q_j) and its (K,) slopes, which a bend keeps finite at r_j = 0.
+
+    Below e_j = q_j / 10,000 a term is r_j log(e_j / q_j) + (r_j^2 / e_j - e_j) / 2, of the same value and slope at
+    e_j; in all, the sum is at most 1/20,000 too low, and what would be less than e_j can be 0.
+    """
+    least = BEND * prior
+    logs = np.log(np.maximum(shares, least) / prior)
+    below = np.minimum(shares, least)
+    terms = shares * logs + np.where(shares < least, (below**2 / least - least) / 2, 0)
+    return float(terms.sum()), logs + below / least
 
 
 def _regressed(shares: Float64, logs: Float64) -> Float64:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream.errors import BudgetError, FitError, FloorError, RunTableError, WeightsError
-from mixstream.methods.mixing_law import ExponentialLaw, LogLinear, MixingLaw
+from mixstream.methods.mixing_law import ExponentialLaw, LogLinear, MixingLaw, relative_entropy
 from mixstream.methods.planning.allocating import region_of
 from mixstream.methods.planning.table import table_of
 from mixstream.mixture.weights import natural
@@ -131,6 +131,23 @@ def test_a_budget_caps_the_source_that_the_law_wants_most():
     assert free == pytest.approx([1, 0], abs=1e-9)
     capped = planner.allocate(1e9, np.array([1e8, 1e9]), np.array([4.0, 4.0]))
     assert capped == pytest.approx([0.4, 0.6], abs=1e-12)
+
+
+@given(st.integers(2, 6), st.integers(0, 999), st.sampled_from([1.0, 1e-3, 1e-5]))
+def test_relative_entropy_is_bent_only_where_it_does_not_matter(count, seed, small):
+    random = np.random.default_rng(seed)
+    prior, shares = random.dirichlet(np.ones(count), 2)
+    shares[0] *= small
+    plain = float((shares * np.log(shares / prior)).sum())
+    value, slopes = relative_entropy(shares, prior)
+    assert -1e-12 <= plain - value <= 1 / 20_000 + 1e-12
+    for number in range(count):
+        step = np.where(np.arange(count) == number, 1e-3 * shares[number], 0)
+        rise = relative_entropy(shares + step, prior)[0] - relative_entropy(shares - step, prior)[0]
+        assert slopes[number] == pytest.approx(rise / (2 * step[number]), rel=1e-3, abs=1e-3)
+    at_zero, slopes = relative_entropy(np.where(np.arange(count) == 0, 0, shares), prior)
+    assert np.isfinite(slopes).all()
+    assert np.isfinite(at_zero)
 
 
 @given(st.floats(-5, 5), st.integers(0, 1000))
