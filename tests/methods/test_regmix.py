@@ -16,7 +16,7 @@ from mixstream.errors import BudgetError, FitError, FloorError, MissingExtraErro
 from mixstream.methods.planning.allocating import Region, region_of
 from mixstream.methods.planning.table import table_of
 from mixstream.methods.regmix import RegMix
-from mixstream.methods.regmix_mixtures import draw_mixtures, hold_within
+from mixstream.methods.regmix_mixtures import dirichlet, draw_mixtures, hold_within
 
 needs_lightgbm = pytest.mark.skipif(importlib.util.find_spec("lightgbm") is None, reason="lightgbm is not installed")
 FREE = np.full(3, math.inf)
@@ -123,6 +123,18 @@ def test_the_answer_is_in_the_region(floor, repeats):
     assert found.sum() == pytest.approx(1, abs=1e-9)
     assert (found >= region.least - 1e-12).all()
     assert (found <= region.most + 1e-12).all()
+
+
+@needs_lightgbm
+def test_the_answer_is_the_mean_of_the_best_of_the_simulated():
+    """The slow way: each mixture brought into the region by itself, all predicted, the 16 best of 500 averaged."""
+    planner = RegMix(simulated=500, averaged=16, targets={"x": 2, "y": 1}).fit(runs_of(100))
+    sizes, budgets = np.array([1e8, 3e8, 4e8]), np.full(3, 4.0)
+    region = region_of(1e9, sizes, budgets, 0.05)
+    drawn = dirichlet(np.random.default_rng(0), np.tile(sizes / sizes.sum(), (500, 1)))
+    held = np.array([region.project(one) for one in drawn])
+    best = held[np.argsort(planner.predict(held, 1e9) @ [2, 1])[:16]]
+    assert planner.allocate(1e9, sizes, budgets, floor=0.05) == pytest.approx(best.mean(axis=0), abs=0.02)
 
 
 @needs_lightgbm
