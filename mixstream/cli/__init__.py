@@ -4,9 +4,11 @@ converting  convert
 streams     upload, inspect, verify
 mixture     plan
 weights     weights: computed by a method, or averaged over runs
+recommending recommend
 runs        train, report
 tokenizer   tokenizer train, tokenizer fertility
 amounts     numbers as people write them
+planning    from a question to weights.json
 answers     what planners answer, as tables
 showing     what the others print
 """
@@ -19,7 +21,7 @@ from contextlib import contextmanager
 
 import typer
 
-from mixstream.cli import converting, mixture, runs, streams, tokenizer, weights
+from mixstream.cli import converting, mixture, recommending, runs, streams, tokenizer, weights
 from mixstream.errors import MissingExtraError, MixstreamError
 
 EXTRAS = {
@@ -53,6 +55,7 @@ for _command in (
     streams.verify,
     mixture.plan,
     weights.weights,
+    recommending.recommend,
     runs.train,
     runs.report,
 ):

@@ -62,6 +62,21 @@ def parse_weights(given: Sequence[str] | None) -> dict[str, float] | None:
     return weights or None
 
 
+def parse_sizes(given: Sequence[str]) -> dict[str, float]:
+    """Return sizes from options such as ``eu=2B``.
+
+    Raises:
+        typer.BadParameter: no NAME=TOKENS, or one name twice.
+    """
+    sizes: dict[str, float] = {}
+    for option in given:
+        name, _, amount = option.rpartition("=")
+        if not name or name in sizes:
+            raise typer.BadParameter(f"{option!r}; expected each source once, as NAME=TOKENS")
+        sizes[name] = float(parse_amount(amount, f"--size {name}"))
+    return sizes
+
+
 def _named(option: str, kind: str) -> tuple[str, float]:
     name, _, value = option.rpartition("=")
     try:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from mixstream import Catalog
 from mixstream.cli import main
 from mixstream.cli.amounts import parse_amount, parse_repeats, parse_weights
+from mixstream.methods.planning.table import table_of
 from mixstream.methods.planning.table_files import write_runs
 from mixstream.mixture.build import build_plan
 from mixstream.mixture.weights import read_weights, unimax
@@ -171,6 +172,82 @@ def test_languages_are_dealt_to_their_streams(call, tmp_path):
     assert weights["eu.web"] / weights["eu.wiki"] == pytest.approx(3)
     assert told["spread"]["eu.web"] / told["spread"]["eu.wiki"] == pytest.approx(3)
     assert weights["eu.wiki"] * 2000 / 160 <= 2 + 1e-9
+
+
+def with_alone(table):
+    """The same runs and each language alone at three budgets, as CLIMB wants them; losses fall with tokens."""
+    alone = np.tile(np.eye(5), (3, 1))
+    shares = np.concatenate([table.proportions, alone])
+    tokens = np.concatenate([table.tokens, np.repeat([1000.0, 3000.0, 9000.0], 5)])
+    tokens[:30] /= 2
+    spill = np.eye(5) + 0.1 * (1 - np.eye(5))
+    effective = np.minimum(np.array(shares @ spill), 1.0) * tokens[:, None]
+    noise = np.exp(0.002 * np.random.default_rng(3).standard_normal(shares.shape))
+    losses = (1.5 + np.array([1.0, 1.2, 1.4, 1.6, 1.8]) * (effective / 4000) ** -0.3) * noise
+    return table_of(LANGUAGES, shares, tokens, np.where(shares > 0, losses, np.nan), unique=table.unique[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("climb", ["--objective", "sum_loss", "--form", "F1", "--bootstrap", 3]),
+        ("repetition", ["--saturation", 15, "--bootstrap", 3]),
+        ("atlas", ["--saturation", 15, "--bootstrap", 3]),
+        ("mixing-law", ["--kl", 0.1, "--pilot-tokens", "4K", "--prior", "PRIOR", "--bootstrap", 3, "--resample", "residuals"]),
+        ("regmix", ["--pilot-tokens", "4K", "--bootstrap", 0, "--seed", 3]),
+    ],
+)  # fmt: skip
+def test_every_planner_answers_from_streams_to_weights(call, streams, tmp_path, method, options):
+    """Through the command alone: what it writes is a point that floor and budgets allow."""
+    if method == "regmix":
+        pytest.importorskip("lightgbm", reason="lightgbm is not there (extra regmix)")
+    out, prior = tmp_path / "weights.json", tmp_path / "prior.json"
+    prior.write_text(json.dumps(dict.fromkeys(LANGUAGES, 0.2)))
+    table = with_alone(random_table(150 if method == "regmix" else 60, LANGUAGES, seed=1, tokens=4000.0))
+    write_runs(tmp_path / "runs.parquet", table)
+    given = [prior if option == "PRIOR" else option for option in options]
+    bounds = ["--streams", streams, "--tokens", 4000, "--max-repeats", 6, "--floor", 0.03]
+    code, shown, err = call("weights", method, "--runs", tmp_path / "runs.parquet", *bounds, *given, "--out", out)
+    assert code == 0, err
+    told = json.loads(out.read_text())
+    assert told["origin"].startswith(f"{method} fitted to {len(table)} runs of ")
+    weights = np.array(list(told["weights"].values()))
+    sizes = np.array([8.0 * size for size in SIZES.values()])
+    assert weights.sum() == pytest.approx(1, abs=1e-9)
+    assert (weights >= 0.03 - 1e-6).all()
+    assert (weights * 4000 <= 6 * sizes * (1 + 1e-6)).all()
+    assert ("spread" in told) == (method != "regmix")
+    assert "median error of the law: " in shown
+
+
+def test_a_recommendation_without_runs_and_with_sizes_alone(call, streams):
+    sizes = ["--size", "eu=2B", "--size", "en=500B"]
+    code, shown, err = call("recommend", *sizes, "--tokens", "200B", "--parameters", "1.3B", "--max-repeats", "eu=10")
+    assert code == 0, err
+    assert shown.splitlines()[1].split()[:2] == ["eu", "2,000,000,000"]
+    shares = [float(line.split()[2]) for line in shown.splitlines()[1:3]]
+    assert sum(shares) == pytest.approx(1, abs=2e-4)
+    assert shares[0] <= 10 * 2 / 200 + 1e-4
+    assert "warning: no runs of yours were given" in shown
+    code, shown, err = call("recommend", "--streams", streams, "--tokens", "4K", "--parameters", "1M")
+    assert code == 0, err
+    assert "eu.tales" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tokens", "5"], "give --streams, or --size NAME=TOKENS"),
+        (["--tokens", "5", "--size", "eu"], "'eu'; expected each source once, as NAME=TOKENS"),
+        (["--tokens", "5", "--size", "eu=1", "--size", "eu=2"], "expected each source once"),
+        (["--tokens", "5", "--size", "eu=x"], "--size eu 'x'; expected a whole number"),
+        (["--tokens", "5", "--size", "eu=100"], "without runs the model's size is needed"),
+    ],
+)
+def test_a_recommendation_that_cannot_be_is_refused(call, arguments, message):
+    code, out, err = call("recommend", *arguments)
+    assert code == 2
+    assert message in " ".join((out + err).replace("│", " ").split())
 
 
 def test_an_answer_without_refits_has_no_spread(call, streams, tmp_path):
