@@ -1,5 +1,6 @@
 # make demo [CORPORA=DIR]   the main job, end to end, on the corpus that ships here or on yours
 # make demo-s3 [CORPORA=DIR]  the same from a bucket on an S3 server of the tests, with a cache smaller than the data
+# make climb-demo [CORPORA=DIR] [LANGUAGES="ca en es"]  pilots of three languages, a law fitted to them, the run it plans
 # make test                 the whole test suite
 # make lint                 ruff, mypy, import-linter
 # make bench [BENCH=--quick]  every benchmark, beside other loaders
@@ -16,11 +17,11 @@ SHARD_BYTES ?= $(shell size=$$(du -sb -- "$(CORPORA)" | cut -f 1); echo $$((size
 CACHE_LIMIT ?= $(shell echo $$((8 * $(SHARD_BYTES) * $$(find "$(CORPORA)" -type f | wc -l) + 8192)))
 IS_GIVEN     = $(filter command environment,$(word 1,$(origin $(1))))
 
-.PHONY: demo demo-s3 demo-of-bucket test lint bench clean
+.PHONY: demo demo-s3 demo-of-bucket climb-demo test lint bench clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,6s/^# //p' Makefile
+	@sed -n '1,7s/^# //p' Makefile
 
 # The supported Pythons are Composer's: 3.10 to 3.12.
 FIND_PYTHON = for p in $(PYTHON) python3 python3.12 python3.11 python3.10; do \
@@ -55,6 +56,25 @@ demo-of-bucket:
 	$(BIN)/mixstream train $(RECIPE) --streams "$(URL)" --out "$(OUT)" \
 	  --cache-dir "$(OUT)/cache" --cache-limit "$(CACHE_LIMIT)"
 	$(BIN)/mixstream report "$(OUT)/proxy" "$(OUT)/base" "$(OUT)/uniform" --out "$(OUT)/report.html"
+
+# What takes long, pilots and the two runs, goes on where it was interrupted.
+LANGUAGES    ?= ca en es
+CLIMB        ?= runs/climb-$(shell basename -- "$$(realpath -m -- "$(CORPORA)")")
+CLIMB_TOKENS ?= 400k
+climb-demo: $(VENV)/installed
+	$(BIN)/mixstream convert $(foreach language,$(LANGUAGES),"$(CORPORA)"/$(language).*) --out "$(CLIMB)/streams" \
+	  --sequence-length 64 --holdout 0.15
+	$(BIN)/mixstream climb pilots recipes/climb_demo.yaml --streams "$(CLIMB)/streams" --out "$(CLIMB)/pilots"
+	$(BIN)/mixstream climb run "$(CLIMB)/pilots"
+	$(BIN)/mixstream climb collect "$(CLIMB)/pilots" --out "$(CLIMB)/runs.parquet"
+	$(BIN)/mixstream climb fit "$(CLIMB)/runs.parquet" --out "$(CLIMB)/climb.json" --folds 6
+	$(BIN)/mixstream climb solve "$(CLIMB)/climb.json" --streams "$(CLIMB)/streams" --tokens $(CLIMB_TOKENS) \
+	  --max-repeats 40 --runs "$(CLIMB)/runs.parquet" --out "$(CLIMB)/weights.json"
+	$(BIN)/mixstream train recipes/climb_demo_base.yaml --streams "$(CLIMB)/streams" --out "$(CLIMB)/base" \
+	  --weights "$(CLIMB)/weights.json"
+	$(BIN)/mixstream train recipes/climb_demo_base.yaml --streams "$(CLIMB)/streams" --out "$(CLIMB)/uniform" \
+	  --weights uniform
+	$(BIN)/mixstream climb compare "$(CLIMB)/climb.json" "$(CLIMB)/base" "$(CLIMB)/uniform"
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

@@ -10,5 +10,6 @@ corpus      what decides the bytes of streams
 work        the folder of what was done so far
 run         one corpus, by encoding (files to parts) and writing (parts to streams in their places)
 existing manifests rejects    what is there already, what is written beside shards
+view refusals   streams to views of them, without their corpus
 corpora     several of them, here or to an object store
 """

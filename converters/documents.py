@@ -264,8 +264,8 @@ class Selection:
         held_out = below(ids, self.holdout, HELDOUT_SEED)
         splits = [HELDOUT if held else TRAIN for held in held_out]
         if self.subsample is not None:
-            inside = below(ids, self.subsample, xxhash.xxh3_64_intdigest("subsample", self.seed))
-            splits = [OUTSIDE if own == TRAIN and not is_in else own for own, is_in in zip(splits, inside, strict=True)]
+            chosen = inside(ids, self.subsample, self.seed)
+            splits = [OUTSIDE if own == TRAIN and not is_in else own for own, is_in in zip(splits, chosen, strict=True)]
         if self.excluded:
             splits = [EXCLUDED if own in self.excluded else split for own, split in zip(ids, splits, strict=True)]
         return splits
@@ -287,6 +287,23 @@ def ids_of(path: str | Path) -> frozenset[str]:
 def is_held_out(document_id: str, share: float) -> bool:
     """Return whether a document belongs to the held-out split."""
     return below([document_id], share, HELDOUT_SEED)[0]
+
+
+def inside(ids: Sequence[str], share: float, seed: int) -> list[bool]:
+    """Return of each id whether it is in the subsample of a share and a seed."""
+    return below(ids, share, _subsample_seed(seed))
+
+
+def subsample_hashes(ids: Sequence[str], seed: int) -> list[int]:
+    """Return the hash of each id, of 64 bits, by which it is `inside`: where it is below 2^64 times the share."""
+    digest, seeded = xxhash.xxh3_64_intdigest, _subsample_seed(seed)
+    return [digest(own, seeded) for own in ids]
+
+
+def _subsample_seed(seed: int) -> int:
+    """Return the seed of the hash: far from that of the held-out split, whatever was asked for."""
+    own: int = xxhash.xxh3_64_intdigest("subsample", seed)
+    return own
 
 
 def below(ids: Sequence[str], share: float, seed: int) -> list[bool]:

@@ -46,9 +46,9 @@ class Existing:
         return cls({name: out / name for name in found}, found) if found and len(found) == len(names) else None
 
     def is_made_by(self, making: Making) -> bool:
-        """Return whether a conversion would make the same again."""
+        """Return whether a conversion would make the same again; a view that was cut out of its streams is another."""
         made = {
-            manifest.conversion.fingerprint if manifest.conversion else None
+            manifest.conversion.fingerprint if manifest.conversion and manifest.view is None else None
             for splits in self.manifests.values()
             for manifest in splits.values()
         }
@@ -67,6 +67,7 @@ class Existing:
         subsample = manifest.subsample and [manifest.subsample.share, manifest.subsample.seed]
         found = {
             "sources": (manifest.sources, making.sources),
+            "way (a view)": (manifest.view, None),
             "sequence length": (manifest.sequence_length, making.how["sequence length"]),
             "layout": (manifest.layout, making.how["layout"]),
             "holdout": (manifest.holdout, making.how["holdout"]),
@@ -141,7 +142,8 @@ def check_free(place: Place, overwrite: bool, fingerprint: str | None = None) ->
     if not is_there or overwrite:
         return
     manifest = _whole(place)
-    if manifest is not None and manifest.conversion and manifest.conversion.fingerprint == fingerprint:
+    made_by = manifest and manifest.view is None and manifest.conversion
+    if made_by and made_by.fingerprint == fingerprint:
         return
     told = "one that mixstream made whole" if manifest is None else "one of this conversion"
     raise StreamError(f"{place}: is a stream already, not {told}; choose another --out, or --overwrite it")

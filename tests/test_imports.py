@@ -11,7 +11,7 @@ HEAVY = ("torch", "streaming", "composer", "transformers", "pyarrow", "matplotli
 
 
 @pytest.mark.parametrize(
-    "module", ["mixstream", "mixstream.mixture.plan", "mixstream.methods.history", "mixstream.cli"]
+    "module", ["mixstream", "mixstream.mixture.plan", "mixstream.methods.learning.history", "mixstream.cli"]
 )
 def test_what_decides_is_light(module):
     code = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"

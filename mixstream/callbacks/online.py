@@ -23,8 +23,8 @@ from mixstream.callbacks.signals import Measured, SignalSource
 from mixstream.callbacks.weighting import LossWeights
 from mixstream.errors import ScoreError, StateError, WeightsError
 from mixstream.loader import MixtureLoader
-from mixstream.methods.history import WeightsUpdate
-from mixstream.methods.learner import Learner
+from mixstream.methods.learning.history import WeightsUpdate
+from mixstream.methods.learning.learner import Learner
 from mixstream.mixture.plan import named
 from mixstream.mixture.simplex import Float64
 

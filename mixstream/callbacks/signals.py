@@ -22,7 +22,7 @@ from mixstream.callbacks.rows import (
 from mixstream.callbacks.scores.probes import ScoreProvider
 from mixstream.errors import ScoreError
 from mixstream.loader import MixtureLoader
-from mixstream.methods.online import Signal
+from mixstream.methods.learning.online import Signal
 from mixstream.mixture.simplex import Float64
 
 Probes = Literal["crossfit", "same_batch", "half_split"]

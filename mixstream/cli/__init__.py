@@ -2,10 +2,13 @@
 
 converting  convert
 streams     upload, inspect, verify
+views       view
 mixture     plan
 weights     weights: computed by a method, or averaged over runs
 recommending recommend
 runs        train, report
+climb       climb pilots, climb run, climb collect
+laws        climb fit, climb compare, climb solve
 tokenizer   tokenizer train, tokenizer fertility
 amounts     numbers as people write them
 planning    from a question to weights.json
@@ -21,7 +24,7 @@ from contextlib import contextmanager
 
 import typer
 
-from mixstream.cli import converting, mixture, recommending, runs, streams, tokenizer, weights
+from mixstream.cli import climb, converting, mixture, recommending, runs, streams, tokenizer, views, weights
 from mixstream.errors import MissingExtraError, MixstreamError
 
 EXTRAS = {
@@ -53,6 +56,7 @@ for _command in (
     streams.upload,
     streams.inspect,
     streams.verify,
+    views.view,
     mixture.plan,
     weights.weights,
     recommending.recommend,
@@ -61,6 +65,7 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(climb.app, name="climb")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

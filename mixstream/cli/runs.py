@@ -27,6 +27,9 @@ def train(
     cache_limit: Annotated[
         str | None, typer.Option(help="Let that folder grow to so many bytes instead, such as '200 GB'.")
     ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Read by these weights instead: a file, or natural, uniform, ...")
+    ] = None,
     migrate: Annotated[
         bool, typer.Option("--migrate", help="Go on though recipe or streams have changed: every stream where it was.")
     ] = False,
@@ -34,11 +37,11 @@ def train(
     """Run a recipe: a proxy, a base run, or the chain of both; goes on where it was interrupted."""
     from mixstream.runs.recipe import load_recipe
 
-    asked = load_recipe(recipe, streams, out, cache_dir, cache_limit)
+    asked = load_recipe(recipe, streams, out, cache_dir, cache_limit, weights)
     from mixstream.runs.chain import run_recipe  # torch and Composer: 5 s, after the recipe is known good
 
     try:
-        results = run_recipe(asked, _announce, migrate)
+        results = run_recipe(asked, announce, migrate)
     except (KeyboardInterrupt, SystemExit) as stop:  # Composer makes SystemExit(128 + number) of signals
         print("interrupted; the same command goes on from the newest checkpoint, if there is one", file=sys.stderr)
         code = stop.code if isinstance(stop, SystemExit) else None
@@ -58,7 +61,7 @@ def report(
     say(f"report in {out}")
 
 
-def _announce(name: str, run: Run) -> None:
+def announce(name: str, run: Run) -> None:
     """Show what a run is about to read."""
     if not _is_first():
         return

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from mixstream.methods.averaging import Aggregate
+    from mixstream.methods.learning.averaging import Aggregate
     from mixstream.mixture.plan import Plan
     from mixstream.mixture.simulate import Simulation
     from mixstream.runs.folder import Result

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from mixstream.errors import MixtureError, StateError
-from mixstream.methods.curve import LossCurve
-from mixstream.methods.losses import told_losses
-from mixstream.methods.online import Observation, Signal
+from mixstream.methods.learning.curve import LossCurve
+from mixstream.methods.learning.losses import told_losses
+from mixstream.methods.learning.online import Observation, Signal
 from mixstream.methods.power_law import fit_law, law_at
 from mixstream.mixture.simplex import Float64, check_floor, is_real, project
 

@@ -9,7 +9,7 @@ K sources, l the proxy's loss of a token and l_ref the reference model's:
     loss     = sum_t w_i(t) l_t / sum_t w_i(t),   w_i = a_i / p_i    p: the shares that batches are drawn with
 
 The equations are the paper's, with eta = 1; c is 1e-3 in the paper as we recall it and 1e-4 in the code. The
-weights to use are the mean over all updates (`mixstream.methods.history` averages weights.jsonl).
+weights to use are the mean over all updates (`mixstream.methods.learning.history` averages weights.jsonl).
 
 Ours: the code updates after every step from the training batch, and keeps the last excess of a source that
 is not in it. We update every `interval_batches` from a probe batch with rows of every source, so that there
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from mixstream.errors import MixtureError, ScoreError, WeightsError
-from mixstream.methods.online import Observation, Signal
+from mixstream.methods.learning.online import Observation, Signal
 from mixstream.mixture.simplex import Float64, is_real
 
 

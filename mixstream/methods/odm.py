@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from mixstream.errors import MixtureError, StateError
-from mixstream.methods.losses import told_losses
-from mixstream.methods.online import Observation, Signal
+from mixstream.methods.learning.losses import told_losses
+from mixstream.methods.learning.online import Observation, Signal
 from mixstream.mixture.simplex import Float64, is_real
 
 

@@ -13,7 +13,7 @@ import math
 from typing import Any, Literal
 
 from mixstream.errors import WeightsError
-from mixstream.methods.online import Observation, Signal
+from mixstream.methods.learning.online import Observation, Signal
 from mixstream.mixture.simplex import Float64, is_real
 from mixstream.mixture.weights import MAX_EXPONENT, temperature
 

@@ -10,8 +10,8 @@ Sources: Lacunza et al. 2025, XDoGE (arXiv 2512.10545), which extends DoGE, Fan 
 
 The first, second and last lines are the papers'. Of the third, XDoGE's paper was readable to us in its
 abstract and in summaries only: the exact projection in relative entropy is our reading, chosen since it is
-multiplicative as the update is; `mixstream.methods.bounds` has it and the other readings, and
-`mixstream.methods.averaging` the last line. The papers take both gradients of W_i from one batch, which adds
+multiplicative as the update is; `mixstream.methods.learning.bounds` has it and the other readings, and
+`mixstream.methods.learning.averaging` the last line. The papers take both gradients of W_i from one batch, which adds
 the gradient's noise energy tr Cov(g_i) / n to W_i and favours the sources with the fewest sequences n; our
 default takes them from two independent batches (cross-fitting), which is unbiased.
 
@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mixstream.errors import MixtureError, ScoreError, StateError, WeightsError
-from mixstream.methods.online import Observation, Signal
+from mixstream.methods.learning.online import Observation, Signal
 from mixstream.methods.repetition import worth_of_next
 from mixstream.mixture.simplex import SUM_TOLERANCE, Float64, check_floor, project
 
@@ -162,7 +162,7 @@ def scale_free(scores: Float64, clip: float = CLIP) -> Float64:
 class XDoGE:
     """The update of a run: `mirror_step` on alignment scores, with what it keeps between updates.
 
-    Implements `mixstream.methods.online.Method`. Floors and caps are laid on its answer by the caller.
+    Implements `mixstream.methods.learning.online.Method`. Floors and caps are laid on its answer by the caller.
     """
 
     def __init__(

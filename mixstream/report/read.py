@@ -13,7 +13,7 @@ from pydantic import ConfigDict
 
 from mixstream.errors import FormatError
 from mixstream.formats import FileModel, parse, parse_json
-from mixstream.methods.history import WeightsUpdate, read_history
+from mixstream.methods.learning.history import WeightsUpdate, read_history
 from mixstream.mixture.plan import Plan
 from mixstream.mixture.simplex import Float64
 from mixstream.runs.folder import Loss, RunFolder

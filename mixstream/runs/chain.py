@@ -9,7 +9,7 @@ from pathlib import Path
 from composer.utils import dist
 
 from mixstream.errors import MixstreamError
-from mixstream.methods.averaging import aggregate
+from mixstream.methods.learning.averaging import aggregate
 from mixstream.mixture.weights import save_weights
 from mixstream.runs.folder import Result
 from mixstream.runs.learnt import check_average, learnt_by, save_aggregate

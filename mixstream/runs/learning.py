@@ -17,13 +17,13 @@ from mixstream.callbacks.weighting import LossWeights
 from mixstream.errors import RecipeError, nearest
 from mixstream.loader import MixtureLoader
 from mixstream.methods.ado import ADO
-from mixstream.methods.bounds import Bounds, repeat_caps
 from mixstream.methods.doremi import DoReMi
 from mixstream.methods.families import family_prior
-from mixstream.methods.learner import Learner
+from mixstream.methods.learning.bounds import Bounds, repeat_caps
+from mixstream.methods.learning.learner import Learner
+from mixstream.methods.learning.online import Method
+from mixstream.methods.learning.stages import Join, Stages, present_weights
 from mixstream.methods.odm import ODM
-from mixstream.methods.online import Method
-from mixstream.methods.stages import Join, Stages, present_weights
 from mixstream.methods.temperature import TemperatureAnneal
 from mixstream.methods.xdoge import XDoGE
 from mixstream.mixture.apportion import MAX_BATCH_SIZE

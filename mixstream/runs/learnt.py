@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mixstream.methods.averaging import Aggregate, History, average_ema, average_last, average_weights
-from mixstream.methods.history import read_history
+from mixstream.methods.learning.averaging import Aggregate, History, average_ema, average_last, average_weights
+from mixstream.methods.learning.history import read_history
 from mixstream.mixture.plan import named
 from mixstream.mixture.simplex import Float64
 from mixstream.mixture.weights import save_weights

@@ -45,7 +45,7 @@ class OnlineRecipe(FileModel):
         interval_batches: batches between updates.
         warmup_batches: no update before.
         floor: least weight; None: the mixture's floor.
-        floor_form: how weights are brought to the floor; see `mixstream.methods.bounds`.
+        floor_form: how weights are brought to the floor; see `mixstream.methods.learning.bounds`.
         floor_of: what has a floor: each stream, or each language with all its streams.
         apply: ``sampling``: the loader follows; ``loss``: it keeps the plan's weights, and rows count alpha_i / p_i.
         caps: greatest weights; None: none but those that the loader keeps.

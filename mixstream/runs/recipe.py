@@ -140,6 +140,7 @@ def load_recipe(
     out: Path | None = None,
     cache_dir: str | Path | None = None,
     cache_limit: int | str | None = None,
+    weights: str | None = None,
 ) -> Recipe:
     """Read a recipe.
 
@@ -148,6 +149,7 @@ def load_recipe(
         streams: read these streams, a folder or its URL, instead of those that it names.
         out: write to this folder instead of the one that it names.
         cache_dir, cache_limit: of all its runs, instead of what their sections ``training`` say.
+        weights: a rule or a file, of a recipe of one run, instead of its ``mixture.weights``.
 
     Raises:
         RecipeError: the file is missing or not YAML, a key is unknown (the nearest known one is named)
@@ -157,6 +159,8 @@ def load_recipe(
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: expected keys such as version, kind, streams, out, found {content!r}")
     kind = content.get("kind")
+    if kind == "pilots":
+        raise RecipeError(f"{path}: kind is 'pilots', whose runs `mixstream climb pilots` writes")
     if not isinstance(kind, str) or kind not in KINDS:
         raise RecipeError(f"{path}: kind is {kind!r}, expected one of {', '.join(KINDS)}{nearest(str(kind), KINDS)}")
     places = {"streams": streams, "out": out}
@@ -168,12 +172,22 @@ def load_recipe(
         training = run.get("training") if isinstance(run, dict) else None
         if isinstance(training, dict):
             training |= {key: value for key, value in cache.items() if value is not None}
+    if weights is not None:
+        _give_weights(content, weights, path)
     if kind == "proxies":
         _give_first_model(content, path)
     recipe = parse(KINDS[kind], content, str(path), error=RecipeError)
     assert isinstance(recipe, SingleRecipe | ChainRecipe | ProxiesRecipe)
     _check(recipe, path)
     return recipe
+
+
+def _give_weights(content: dict[str, Any], weights: str, path: Path) -> None:
+    """Put weights in the place of those that a recipe of one run says."""
+    if KINDS[content["kind"]] is not SingleRecipe:
+        raise RecipeError(f"{path}: kind {content['kind']!r} has several runs; say in it which has weights {weights!r}")
+    if isinstance(content.get("mixture"), dict):
+        content["mixture"] = content["mixture"] | {"weights": weights}
 
 
 def _give_first_model(content: dict[str, Any], path: Path) -> None:

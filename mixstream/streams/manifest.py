@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from mixstream.formats import FileModel, parse, parse_json, read_json
 from mixstream.streams.remote import RemoteFolder
@@ -79,6 +79,26 @@ class Conversion(FileModel):
     left_out: dict[str, Count] = Field(default_factory=dict)
 
 
+class View(FileModel):
+    """How a stream was cut out of another one.
+
+    Attributes:
+        stream: name of the other one.
+        fingerprint: of its index.json.
+        by: what was chosen: documents, by the hash of their id; or samples, by that of the stream's name and their
+            number.
+        share, seed: of the choice.
+        cut_documents: documents at the end that were chosen, and whose last tokens are in no sample of the other one.
+    """
+
+    stream: StreamName
+    fingerprint: str
+    by: Literal["document", "sample"] = "document"
+    share: Annotated[float, Field(gt=0, le=1)]
+    seed: int
+    cut_documents: Count = 0
+
+
 class StreamManifest(FileModel):
     """What one stream directory holds; what only a converter knows is None where another made the stream.
 
@@ -105,11 +125,12 @@ class StreamManifest(FileModel):
         id_field: field or column of the documents' ids; None: ``id``, or hashes.
         holdout: share of documents that the held-out split takes.
         subsample: the share of documents that the stream has; None: all.
-        conversion: what made it.
+        conversion: what made it, or the stream that it is a view of.
+        view: what it was cut out of, and how; from version 2 on, which only views have.
     """
 
     format: Literal["mixstream.stream"] = "mixstream.stream"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     name: StreamName
     language: str
     domain: str
@@ -138,6 +159,20 @@ class StreamManifest(FileModel):
     subsample: Subsample | None = None
     sources: tuple[Source, ...] | None = None
     conversion: Conversion | None = None
+    view: View | None = None
+
+    @model_validator(mode="after")
+    def _is_a_view_from_version_2(self) -> StreamManifest:
+        if (self.version == 1) != (self.view is None):
+            raise ValueError(f"version {self.version}; a view is of version 2, any other stream of version 1")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_a_view(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        told: dict[str, Any] = dump(self)
+        if self.view is None:
+            told.pop("view", None)  # version 1 does not know it
+        return told
 
     @model_validator(mode="after")
     def _check_counts(self) -> StreamManifest:

@@ -16,10 +16,10 @@ from mixstream.callbacks.signals import Measured, NoSignal
 from mixstream.callbacks.weighting import LossWeights
 from mixstream.errors import ScoreError, StateError, WeightsError
 from mixstream.loader import MixtureLoader
-from mixstream.methods.bounds import Bounds
-from mixstream.methods.history import read_history
-from mixstream.methods.learner import Learner
-from mixstream.methods.stages import Join, Stages
+from mixstream.methods.learning.bounds import Bounds
+from mixstream.methods.learning.history import read_history
+from mixstream.methods.learning.learner import Learner
+from mixstream.methods.learning.stages import Join, Stages
 from mixstream.methods.temperature import TemperatureAnneal
 from mixstream.methods.xdoge import XDoGE
 from mixstream.runs.model import build_model

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from hypothesis import strategies as st
 
-from mixstream.methods.online import Method, Observation
+from mixstream.methods.learning.online import Method, Observation
 
 NAN = float("nan")
 

@@ -14,7 +14,7 @@ from observing import NAN, check_resumable, lines_of, observations, seen
 from mixstream.errors import FloorError, MixtureError, ScoreError, StateError
 from mixstream.methods import ado, power_law
 from mixstream.methods.ado import ADO, preference, slopes
-from mixstream.methods.curve import MAX_POINTS, LossCurve
+from mixstream.methods.learning.curve import MAX_POINTS, LossCurve
 from mixstream.methods.power_law import fit_law, law_at
 
 COUNTS = np.linspace(5e3, 2e5, 100)
@@ -246,7 +246,7 @@ def test_it_goes_on_from_a_checkpoint_at_every_position(lines):
 
 
 def test_it_goes_on_from_a_checkpoint_over_fits_and_thinning(monkeypatch):
-    monkeypatch.setattr("mixstream.methods.curve.MAX_POINTS", 16)
+    monkeypatch.setattr("mixstream.methods.learning.curve.MAX_POINTS", 16)
     random = np.random.default_rng(0)
     lines = [[*(2 + random.random(2)), NAN if random.random() < 0.3 else 3.0] for _ in range(24)]
     check_resumable(lambda: ADO(**SHORT | {"refit_batches": 50}), observations(lines, interval=5))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixstream.errors import WeightsError
-from mixstream.methods.averaging import aggregate, average_ema, average_last, average_weights
+from mixstream.methods.learning.averaging import aggregate, average_ema, average_last, average_weights
 
 END = 40
 histories = st.lists(st.tuples(st.integers(0, 45), st.floats(0.01, 0.99)), max_size=6).map(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream.errors import BudgetError, FloorError, MixtureError, WeightsError
-from mixstream.methods.bounds import Bounds, repeat_caps
+from mixstream.methods.learning.bounds import Bounds, repeat_caps
 from mixstream.methods.xdoge import update_weights
 from mixstream.mixture.simplex import project, project_l2
 

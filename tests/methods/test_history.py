@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mixstream.errors import FormatError
-from mixstream.methods.history import read_history
+from mixstream.methods.learning.history import read_history
 from mixstream.mixture.weights import resolve_weights, save_weights
 from mixstream.runs.learnt import learnt_by
 from mixstream.runs.sections import AverageRecipe

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixstream.errors import BudgetError, ScoreError, WeightsError
-from mixstream.methods.bounds import Bounds
-from mixstream.methods.learner import Learner
+from mixstream.methods.learning.bounds import Bounds
+from mixstream.methods.learning.learner import Learner
+from mixstream.methods.learning.stages import Join, Stages
 from mixstream.methods.odm import ODM
-from mixstream.methods.stages import Join, Stages
 from mixstream.methods.xdoge import XDoGE
 
 NAMES = ("a", "b", "c", "d")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from observing import NAN, check_resumable, lines_of, observations, seen
 
 from mixstream.errors import MixtureError, ScoreError, StateError
-from mixstream.methods.losses import told_losses
+from mixstream.methods.learning.losses import told_losses
 from mixstream.methods.odm import ODM, add_rewards, exp3_weights, exploration
 
 losses = st.floats(0, 20)

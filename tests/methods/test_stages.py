@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixstream.errors import MixtureError, ScoreError, WeightsError
-from mixstream.methods.bounds import Bounds
-from mixstream.methods.stages import Join, Stages, neutral_scores, present_weights
+from mixstream.methods.learning.bounds import Bounds
+from mixstream.methods.learning.stages import Join, Stages, neutral_scores, present_weights
 from mixstream.methods.xdoge import mirror_step
 
 NAMES = ("ca", "es", "eu", "gl")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixstream.errors import FloorError, MixtureError, ScoreError, StateError, WeightsError
-from mixstream.methods.online import Method, Observation
+from mixstream.methods.learning.online import Method, Observation
 from mixstream.methods.xdoge import (
     XDoGE,
     alignment_scores,

@@ -9,7 +9,7 @@ import pytest
 from tiny import RUN, XDOGE, save, single
 
 from mixstream.errors import BudgetError, FloorError, MixstreamError, MixtureError, RecipeError
-from mixstream.methods.history import read_history
+from mixstream.methods.learning.history import read_history
 from mixstream.mixture.plan import Plan
 from mixstream.runs.chain import run_recipe
 from mixstream.runs.recipe import load_recipe

@@ -18,10 +18,10 @@ from mixstream.callbacks.online import OnlineWeights, Timing
 from mixstream.callbacks.scores import provider_of
 from mixstream.callbacks.signals import Alignment
 from mixstream.loader import MixtureLoader
-from mixstream.methods.bounds import Bounds
-from mixstream.methods.history import read_history
-from mixstream.methods.learner import Learner
-from mixstream.methods.stages import Stages
+from mixstream.methods.learning.bounds import Bounds
+from mixstream.methods.learning.history import read_history
+from mixstream.methods.learning.learner import Learner
+from mixstream.methods.learning.stages import Stages
 from mixstream.methods.xdoge import XDoGE
 from mixstream.runs.methods import MethodRecipe, XdogeRecipe
 from mixstream.runs.model import build_model

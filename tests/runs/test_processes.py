@@ -16,7 +16,7 @@ from tiny import RUN, XDOGE, save, single
 
 from mixstream import Plan
 from mixstream.loader import MixtureLoader
-from mixstream.methods.history import read_history
+from mixstream.methods.learning.history import read_history
 
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -12,7 +12,7 @@ from tiny import RUN, XDOGE, chain, save
 from mixstream.callbacks.exposure import Exposure
 from mixstream.cli import main
 from mixstream.errors import FormatError, RecipeError, StateError, WeightsError
-from mixstream.methods.history import read_history
+from mixstream.methods.learning.history import read_history
 from mixstream.mixture.weights import read_weights, save_weights
 from mixstream.runs.chain import run_recipe
 from mixstream.runs.learnt import learnt_by

@@ -12,6 +12,7 @@ from conftest import BYTE, REPOSITORY, write_stream
 
 from mixstream.formats import dump_json
 from mixstream.mixture.weights import save_weights
+from mixstream.runs.pilots.recipe import load_pilots
 from mixstream.runs.pretrained import NOTE_NAME, ModelNote
 from mixstream.runs.recipe import ProxiesRecipe, SingleRecipe, all_keys, load_recipe
 from mixstream.runs.train import plan_run
@@ -22,9 +23,19 @@ TWINS = [path for path in RECIPES if path.stem.endswith("_tiny")]
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_can_be_read(path):
-    recipe = load_recipe(path)
+    recipe = load_pilots(path) if path.stem == "climb_demo" else load_recipe(path)
     assert recipe.kind in path.read_text()
     assert all_keys(recipe)["version"] == 1
+
+
+def test_the_pilots_of_the_demo_are_for_its_base_run():
+    pilots, base = (load(REPOSITORY / "recipes" / f"{name}.yaml") for load, name in ((load_pilots, "climb_demo"), (load_recipe, "climb_demo_base")))  # fmt: skip
+    assert isinstance(base, SingleRecipe)
+    assert pilots.target_tokens == base.mixture.budget_tokens
+    assert (pilots.run.model, pilots.run.training) == (base.model, base.training)
+    assert pilots.streams == base.streams
+    apart = {"weights", "budget_tokens"}
+    assert pilots.run.mixture.model_dump(exclude=apart) == base.mixture.model_dump(exclude=apart)
 
 
 @pytest.mark.parametrize("path", TWINS, ids=lambda path: path.stem)

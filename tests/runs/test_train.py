@@ -14,7 +14,7 @@ from tiny import RUN, XDOGE, chain, save, single
 
 from mixstream.callbacks.exposure import Exposure
 from mixstream.errors import MixstreamError, RecipeError, ScoreError, ShardError, StateError, StreamError
-from mixstream.methods.history import read_history
+from mixstream.methods.learning.history import read_history
 from mixstream.mixture.plan import Plan
 from mixstream.runs.chain import run_recipe
 from mixstream.runs.folder import Result, RunFolder

@@ -1,7 +1,7 @@
 """What every online method has in common: it is told what a run has seen, and says which weights it wants.
 
 A method decides in numbers only; floors, caps and stages are laid on what it wants afterwards
-(`mixstream.methods.bounds`), so that they hold for all methods alike.
+(`mixstream.methods.learning.bounds`), so that they hold for all methods alike.
 """
 
 from __future__ import annotations

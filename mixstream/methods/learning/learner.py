@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mixstream.methods.bounds import Bounds
-from mixstream.methods.online import Method, Observation, Signal
-from mixstream.methods.stages import Stages, neutral_scores, present_weights
+from mixstream.methods.learning.bounds import Bounds
+from mixstream.methods.learning.online import Method, Observation, Signal
+from mixstream.methods.learning.stages import Stages, neutral_scores, present_weights
 from mixstream.mixture.simplex import Float64
 from mixstream.streams.index import Int64
 

@@ -90,7 +90,7 @@ class Stages:
     def first_batches(self) -> tuple[int, ...]:
         """The batches, rising from 0, at which streams are there that were not before.
 
-        Bounds that can be kept at these (`mixstream.methods.bounds.Bounds.present`) are kept at all.
+        Bounds that can be kept at these (`mixstream.methods.learning.bounds.Bounds.present`) are kept at all.
         """
         return tuple(sorted({0} | {join.at_batch + (join.ramp_batches > 0) for join in self.joins}))
 

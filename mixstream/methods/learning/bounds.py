@@ -117,7 +117,7 @@ class Bounds:
         what is absent can have nothing.
 
         Args:
-            presence: (K,) from 0 to 1, as `mixstream.methods.stages` gives it.
+            presence: (K,) from 0 to 1, as `mixstream.methods.learning.stages` gives it.
 
         Raises:
             FloorError, BudgetError: the streams that are there cannot keep their floors, or fill the mixture.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mixstream.errors import ScoreError
-from mixstream.methods.online import Observation
+from mixstream.methods.learning.online import Observation
 from mixstream.mixture.simplex import Float64
 
 
