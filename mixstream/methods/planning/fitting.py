@@ -96,9 +96,7 @@ def fit_from(
             if np.isfinite(own).all() and (jacobian is None or np.isfinite(jacobian(start)).all())
         ]
         if not finite:
-            raise FitError(
-                f"{of}: the law is not finite at any of {len(inside)} starts; look for runs that went wrong"
-            )
+            raise FitError(f"{of}: the law is not finite at any of {len(inside)} starts; look for runs that went wrong")
         return _best_of(solve, finite, of, max_evaluations)
 
 
