@@ -161,5 +161,5 @@ def test_help_is_quick_and_names_every_command():
         [Path(sys.executable).parent / "mixstream", "--help"], capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 0
-    for command in ("convert", "upload", "inspect", "verify", "plan", "weights", "train", "report"):
+    for command in ("convert", "upload", "inspect", "verify", "plan", "weights", "recommend", "train", "report"):
         assert command in done.stdout

@@ -1,4 +1,4 @@
-"""The command that recommends proportions and repeats for sizes, a token budget and a model size, with or without runs."""
+"""The command that recommends proportions and repeats for sizes, a token budget and a model size."""
 
 from __future__ import annotations
 

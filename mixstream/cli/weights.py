@@ -145,7 +145,7 @@ def _refuse(options: Given, why: str) -> None:
 
 def _average(runs: list[Path], out: Path, last: float | None, last_batches: int | None) -> None:
     """Average the weights that runs learnt: over the batches of each, and over the runs."""
-    from mixstream.methods.averaging import aggregate
+    from mixstream.methods.learning.averaging import aggregate
     from mixstream.methods.planning.registry import NAMES
     from mixstream.runs.learnt import learnt_by, save_aggregate
     from mixstream.runs.sections import AverageRecipe

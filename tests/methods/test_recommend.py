@@ -38,6 +38,9 @@ def test_without_runs_each_source_learns_by_itself():
     assert told.repeats[2] > told.repeats[1] > told.repeats[0]
     assert UNSEEN in told.warnings
     assert "R* from 4 to 40" in told.between
+    free = np.full(3, 40.0)
+    ends = [without_runs(list(SIZES), 1e9, saturation).allocate(100e9, unique, free) for saturation in (4, 40)]
+    assert told.proportions_between == pytest.approx(np.sort(ends, axis=0), rel=1e-6)
 
 
 def test_the_losses_without_runs_are_those_of_the_papers_law():

@@ -37,7 +37,7 @@ class Pilots:
         proportions: (R, K).
         tokens: (R,) D.
         parameters: (R,) N; nan where it is not told.
-        repeats: (R, K) r; 0 where nothing was repeated; None: not known.
+        repeats: (R, K) r; 0 where nothing was repeated, or it is not told.
     """
 
     sources: tuple[str, ...]
@@ -45,7 +45,7 @@ class Pilots:
     proportions: Float64
     tokens: Float64
     parameters: Float64
-    repeats: Float64 | None = None
+    repeats: Float64
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not fit each other.
@@ -55,9 +55,8 @@ class Pilots:
         """
         shapes = {"proportions": (len(self.runs), len(self.sources)), "tokens": (len(self.runs),)}
         for name, shape in (shapes | {"parameters": shapes["tokens"], "repeats": shapes["proportions"]}).items():
-            found = getattr(self, name)
-            if found is not None and found.shape != shape:
-                raise RunTableError(f"pilots: {name} are of shape {found.shape}, expected {shape}")
+            if getattr(self, name).shape != shape:
+                raise RunTableError(f"pilots: {name} are of shape {getattr(self, name).shape}, expected {shape}")
         if not self.runs:
             raise RunTableError("no pilots; give the runs that the law was fitted to")
 
@@ -203,8 +202,8 @@ def _told_mixture(pilots: Pilots, proportions: Float64, hull: float, nearest: st
     return told
 
 
-def _told_repeats(sources: Sequence[str], before: Float64 | None, repeats: Float64 | None) -> list[str]:
-    if before is None or repeats is None:
+def _told_repeats(sources: Sequence[str], before: Float64, repeats: Float64 | None) -> list[str]:
+    if repeats is None:
         return []
     seen = before.max(axis=0)
     beyond = repeats > np.maximum(FREE_REPEATS, MORE_REPEATS * seen)
