@@ -1,7 +1,8 @@
 """How long CLIMB takes: a fit of 96 mixtures of 16 languages, and the allocation for 16 and for 100 languages.
 
-Isolates the solvers: laws and pilots are those of planted_laws.py. Medians over repeats, in seconds of one process;
-budgets are drawn so that about a third of the sources is held by its cap, which is harder than none.
+Isolates the solvers: laws and pilots are those of planted_laws.py. Medians over repeats, in CPU seconds of one process
+(set OMP_NUM_THREADS=1: on a free core that is the time it takes). Budgets are drawn so that a good part of the sources
+is held by its cap, which is harder than none.
 
     python benchmarks/solve_time.py [--repeats 3]
 """
@@ -26,9 +27,9 @@ REACH = {"fit of 96 mixtures, m=16": 60.0, "solve m=16": 10.0, "solve m=100": 60
 
 
 def seconds(do: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    begun = time.process_time()
     do()
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 def solve_seconds(count: int, form: str, objective: str, seed: int) -> float:

@@ -112,9 +112,9 @@ def save(climb: Climb, path: Path) -> None:
         raise FitError("CLIMB has not been fitted, so there is nothing to save; fit it to a table of runs first")
     fitted, law = climb.fitted, climb.fitted.law
     content = ClimbFile(
-        form=law.form,  # type: ignore[arg-type]  # pydantic checks it
-        asked_form=climb.form,  # type: ignore[arg-type]
-        objective=climb.objective,  # type: ignore[arg-type]
+        form=law.form,
+        asked_form=climb.form,
+        objective=climb.objective,
         targets=None if climb.targets is None else dict(climb.targets),
         seed=climb.seed,
         neighbours=None if climb.neighbours is None else {name: tuple(of) for name, of in climb.neighbours.items()},

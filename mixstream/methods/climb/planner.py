@@ -263,7 +263,7 @@ def _only(runs: RunTable, languages: Sequence[str]) -> RunTable:
     read = runs.proportions[:, ~kept].max(axis=1)
     if (read > 0).any():
         run = int(read.argmax())
-        other = np.array(runs.sources)[~kept][int(runs.proportions[run, ~kept].argmax())]
+        other = runs.sources[int(np.where(kept, 0.0, runs.proportions[run]).argmax())]
         raise RunTableError(
             f"run {runs.runs[run]!r} reads {read[run]:.3g} of {other!r}, of which no run tells the loss; measure it in "
             f"the runs that read it"

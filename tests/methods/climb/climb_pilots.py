@@ -57,10 +57,11 @@ def planted(form: str, count: int, seed: int, sizes: tuple[float, ...] = ()) -> 
 def mixtures(count: int, seed: int, leading: tuple[float, ...] = (0.15, 0.4, 0.7)) -> np.ndarray:
     """Return proportions (len(leading) K, K): each language leads at each share, the others share the rest."""
     random = np.random.default_rng([seed, count, 1])
-    rows = []
-    for leader in range(count):
-        for share in leading:
-            rows.append(np.insert((1 - share) * random.dirichlet(np.full(count - 1, 1.5)), leader, share))
+    rows = [
+        np.insert((1 - share) * random.dirichlet(np.full(count - 1, 1.5)), leader, share)
+        for leader in range(count)
+        for share in leading
+    ]
     return np.array(rows)
 
 

@@ -128,7 +128,7 @@ def level_of(law, objective, shares, tokens):
     return float(losses.sum() if objective == "sum_loss" else (losses - law.alone(tokens)).max())
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(st.integers(0, 1000), st.sampled_from(["F1", "F2", "F3"]), st.sampled_from(OBJECTIVES), st.booleans())
 def test_no_mixture_of_a_grid_is_better(seed, form, objective, capped):
     law, tokens = planted(form, 3, seed), 5e9
@@ -155,14 +155,14 @@ def test_the_two_steps_can_lose_to_uniform_and_the_sum_cannot():
 
 
 def test_a_solver_that_does_not_converge_is_an_error():
-    def rough(shares):  # slopes that are not those of the values
-        return np.sin(1e5 * shares), np.eye(3)
+    def rough(shares):  # up the first language's slope, and yet its level stays
+        return np.array([0.0, 1.0, 1.0]), np.eye(3)
 
     with pytest.raises(FitError, match="rough: no solution was found from 2 starts .*another objective"):
         raise_level(anywhere(3), rough, np.ones(3), anywhere(3).starts(2, 0), of="rough")
 
 
-def test_sixty_languages_are_solved():
-    law, tokens = planted("F2", 60, 1), 1e10
-    found = allocate(law, tokens, anywhere(60), "sum_loss", np.ones(60))
-    assert found.value < law.losses(np.full((1, 60), 1 / 60), np.array([tokens])).sum()
+def test_many_languages_are_solved():
+    law, tokens = planted("F2", 30, 1), 1e10
+    found = allocate(law, tokens, anywhere(30), "sum_loss", np.ones(30))
+    assert found.value < law.losses(np.full((1, 30), 1 / 30), np.array([tokens])).sum()
