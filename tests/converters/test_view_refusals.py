@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from conftest import BYTE, compress, write_split
 from converting import convert, files_of, write_lines
 
 from converters.view import proxy_view, share_of
+from mixstream.cli import app
 from mixstream.errors import FormatError, MixtureError, ShardError, StreamError
 from mixstream.streams.catalog import Catalog
 from mixstream.streams.manifest import StreamManifest, read_manifest
@@ -283,13 +285,13 @@ def test_the_pieces_that_are_read_at_a_time_change_nothing(made, tmp_path, monke
 
 def test_killed_and_begun_again_it_gives_the_same_bytes(tmp_path):
     """Killed when some streams are in place and others not; what is there is whole."""
-    for number in range(12):
-        source = write_rows(tmp_path / f"{number}.jsonl", 3000)
+    for number in range(8):
+        source = write_rows(tmp_path / f"{number}.jsonl", 2000)
         convert([source], tmp_path / "streams", f"eu.{number:02}", shard_bytes=4096, holdout=0.01)
     out = tmp_path / "view"
     arguments = ["view", str(tmp_path / "streams"), "--share", "0.5", "--seed", "3", "--out", str(out)]
     stopped = 0
-    for wanted in (2, 6):
+    for wanted in (1, 3):
         with subprocess.Popen(
             [sys.executable, "-m", "mixstream.cli", *arguments], stderr=subprocess.DEVNULL
         ) as process:
@@ -302,9 +304,9 @@ def test_killed_and_begun_again_it_gives_the_same_bytes(tmp_path):
         assert all(not verdict.problems for verdict in verify_streams(out))
     assert stopped == 2
     there = len(list(out.glob("eu.*/index.json")))
-    assert 2 <= there < 12
+    assert 3 <= there < 8
     view = proxy_view(tmp_path / "streams", out, 0.5, 3)
-    assert len(view.kept) == there and len(view.manifests) == 12
+    assert len(view.kept) == there and len(view.manifests) == 8
     proxy_view(tmp_path / "streams", tmp_path / "at once", 0.5, 3)
     assert files_of(out) == files_of(tmp_path / "at once")
 
@@ -327,3 +329,39 @@ def test_a_conversion_does_not_take_a_view_for_its_own(made, tmp_path):
         convert([source], tmp_path / "view", "eu.a", shard_bytes=2048)
     convert([source], tmp_path / "view", "eu.a", shard_bytes=2048, overwrite=True)
     assert files_of(tmp_path / "view" / "eu.a") == files_of(made / "eu.a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["--out", "view"], "give --share, or both --tokens and --target-tokens"),
+        (["--out", "view", "--share", "0.5", "--tokens", "1M"], "give --share, or both"),
+        (["--out", "view", "--tokens", "1M"], "give --share, or both"),
+        (
+            ["--out", "view", "--tokens", "many", "--target-tokens", "1T"],
+            "--tokens 'many'; expected a number of tokens",
+        ),
+        (["--out", "view", "--tokens", "2B", "--target-tokens", "1B"], "at most as many as the target's"),
+        (["--out", "s3://bucket/view", "--share", "0.5"], "views are cut to a folder; give one, then copy it there"),
+        (["--out", "view", "--share", "0.5", "--by", "token"], "by 'token'; expected 'document' or 'sample'"),
+    ],
+)
+def test_the_command_refuses(made, tmp_path, monkeypatch, arguments, found):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((typer.BadParameter, MixtureError, StreamError), match=found):
+        app(["view", str(made), *arguments], standalone_mode=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_tells_what_it_left_out(made, tmp_path, capsys):
+    for seed in range(6):
+        out = tmp_path / f"{seed}"
+        app(
+            ["view", str(made), "--tokens", "0.5M", "--target-tokens", "1e6", "--seed", f"{seed}", "--out", str(out)],
+            standalone_mode=False,
+        )
+        told = capsys.readouterr().out
+        cut = {name: read_manifest(out / name).view.cut_documents for name in ("eu.a", "gl.a")}
+        assert f"views of share 0.5 by seed {seed} of 2 streams in {out}" in told
+        for name, count in cut.items():
+            assert (f"{name}: {count:,} documents at its end are left out" in told) == (count > 0)
