@@ -22,6 +22,8 @@ from mixstream.streams.writer import SHARD_BYTES, RowFormat, write_index, write_
 Array = npt.NDArray[Any]
 Columns = Mapping[str, Array]
 
+STEP = 1 << 22  # tokens or samples of a shard, that are chosen from at a time
+
 
 def pieces_of(stream: Stream, chosen: Iterator[tuple[Array, Int64 | None]], units: int) -> Iterator[Columns]:
     """Yield what is chosen of a stream's shards: tokens one after the other, or samples with all their columns.
@@ -37,7 +39,7 @@ def pieces_of(stream: Stream, chosen: Iterator[tuple[Array, Int64 | None]], unit
     for own, sizes in chosen:
         ends = begin + (np.cumsum(sizes) if sizes is not None else np.arange(1, len(own) + 1))
         while number < len(starts) - 1 and begin < ends[-1]:
-            end = min(int(ends[-1]), int(starts[number + 1]))
+            end = min(int(ends[-1]), int(starts[number + 1]), begin + STEP)
             inside_of = np.clip(ends, begin, end)
             mask = np.repeat(own, np.diff(inside_of, prepend=begin))
             if mask.any():
@@ -175,8 +177,7 @@ class ViewShards:
         held = {name: np.concatenate([own[name] for own in self._documents]) for name in self._documents[0]}
         ends = held["begin"] + held["num_tokens"]
         here = (held["begin"] < last) & (ends > first)
-        begins = np.maximum(held["begin"], first)[here] - first
-        lengths = np.minimum(ends, last)[here] - first - begins
+        begins, lengths = held["begin"][here] - first, held["num_tokens"][here]
         self._documents = [{name: own[ends > last] for name, own in held.items()}]
         return {
             name: sample_means(begins, lengths, held[name][here], range(len(samples)), self._length)

@@ -3,12 +3,17 @@
 converting  convert
 streams     upload, inspect, verify
 views       view
-mixture     plan, weights
+mixture     plan
+weights     weights: computed by a method, or averaged over runs
+recommending recommend
 runs        train, report
 climb       climb pilots, climb run, climb collect
 laws        climb fit, climb compare, climb solve
 tokenizer   tokenizer train, tokenizer fertility
-showing     what they print
+amounts     numbers as people write them
+planning    from a question to weights.json
+answers     what planners answer, as tables
+showing     what the others print
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from contextlib import contextmanager
 
 import typer
 
-from mixstream.cli import climb, converting, mixture, runs, streams, tokenizer, views
+from mixstream.cli import climb, converting, mixture, recommending, runs, streams, tokenizer, views, weights
 from mixstream.errors import MissingExtraError, MixstreamError
 
 EXTRAS = {
@@ -53,7 +58,8 @@ for _command in (
     streams.verify,
     views.view,
     mixture.plan,
-    mixture.weights,
+    weights.weights,
+    recommending.recommend,
     runs.train,
     runs.report,
 ):

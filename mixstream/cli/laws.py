@@ -151,7 +151,7 @@ def solve(
     ] = None,
 ) -> None:
     """Write the proportions that a fitted law finds best for a run, and tell what it expects and how sure that is."""
-    from mixstream.cli.mixture import repeat_options
+    from mixstream.cli.amounts import parse_repeats
     from mixstream.methods.climb.file import load
     from mixstream.methods.planning.answer import answer
     from mixstream.methods.planning.sources import budgets_by_source, sizes_by_source, streams_of, to_streams
@@ -166,7 +166,7 @@ def solve(
     assert fitted is not None, "a law in a file is fitted"
     catalog, asked = Catalog.open(streams), num_tokens(tokens)
     groups = streams_of(fitted.languages, {stream.name: stream.language for stream in catalog})
-    budgets = budgets_by_source(groups, repeat_options(max_repeats))
+    budgets = budgets_by_source(groups, parse_repeats(max_repeats))
     limited = {name: budget for name, budget in budgets.items() if math.isfinite(budget)}
     table_of_runs = read_all(runs) if runs else None
     found = answer(

@@ -1,4 +1,4 @@
-"""The commands that decide what is read."""
+"""The command that decides what is read."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from mixstream.cli.showing import say, show_learnt, show_plan, show_simulation
+from mixstream.cli.amounts import parse_repeats
+from mixstream.cli.showing import say, show_plan, show_simulation
 from mixstream.cli.streams import Streams, TokenColumn
-from mixstream.errors import StateError
 from mixstream.mixture.build import WINDOW_SAMPLES
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def plan(
     from mixstream.mixture.simulate import working_set_bytes
     from mixstream.streams.catalog import Catalog
 
-    budgets, budget = repeat_options(max_repeats), _asked_budget(budget_tokens)
+    budgets, budget = parse_repeats(max_repeats), _asked_budget(budget_tokens)
     catalog = Catalog.open(streams, token_column=token_column)
     decided = build_plan(
         catalog,
@@ -73,36 +73,6 @@ def plan(
     if simulate:
         show_simulation(simulate_run(decided, catalog), decided, working_set_bytes(decided, catalog, 1))
     say(f"{decided.num_batches:,} batches of {decided.batch_size} samples; plan in {out}")
-
-
-def weights(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs that learnt weights.")],
-    out: Out = Path("weights.json"),
-    last: Annotated[float, typer.Option(min=0.0001, max=1, help="Share of each run, at its end.")] = 0.5,
-    last_batches: Annotated[
-        int | None, typer.Option(min=1, help="So many batches of each run, at its end, instead of a share.")
-    ] = None,
-) -> None:
-    """Average the weights that runs learnt: over the batches of each, and over the runs."""
-    from mixstream.methods.learning.averaging import aggregate
-    from mixstream.runs.learnt import learnt_by, save_aggregate
-    from mixstream.runs.sections import AverageRecipe
-
-    part = f"the last {last:.0%}" if last_batches is None else f"the last {last_batches:,} batches"
-    average = AverageRecipe(last=last) if last_batches is None else AverageRecipe(last_batches=last_batches)
-    found = aggregate({str(run): learnt_by(run, average, _batches_of(run)) for run in runs})
-    save_aggregate(out, found, ", ".join(map(str, runs)))
-    show_learnt(found)
-    say(f"mean over {part} of {', '.join(map(str, runs))}; weights in {out}")
-
-
-def _batches_of(run: Path) -> int:
-    from mixstream.runs.folder import RunFolder
-
-    result = RunFolder(run).read_result()
-    if result is None:
-        raise StateError(f"{run}: holds no run that has ended (no result.json); let it go on to its end")
-    return result.batches
 
 
 def _asked_budget(given: str) -> int | RescalingMode:
@@ -129,17 +99,3 @@ def _rescaled(mode: RescalingMode, catalog: Catalog, weights: str, max_repeats: 
         repeats = np.array([math.inf if own is None else own for own in repeat_budgets(max_repeats, catalog.names)])
     asked = resolve_weights(weights, catalog.tokens, int(sizes.sum()))
     return target_size(asked, sizes, mode, max_repeats=repeats, names=catalog.names)
-
-
-def repeat_options(given: list[str] | None) -> dict[str, float] | None:
-    """Return repeat budgets from options such as ``4`` and ``eu.wiki=20``."""
-    budgets: dict[str, float] = {}
-    for option in given or []:
-        name, _, value = option.rpartition("=")
-        if (name or "*") in budgets:
-            raise typer.BadParameter(f"{option!r}; the budget of {name or 'all streams'} is given twice")
-        try:
-            budgets[name or "*"] = float(value)
-        except ValueError:
-            raise typer.BadParameter(f"{option!r}; expected a number or STREAM=NUMBER") from None
-    return budgets or None

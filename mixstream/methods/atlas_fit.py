@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -14,7 +15,7 @@ from scipy.optimize import minimize_scalar
 from mixstream.errors import FitError, RunTableError
 from mixstream.methods.atlas_law import LEAST_SHARE, AtlasLaw, effective_tokens
 from mixstream.methods.planning.checks import SAME, with_losses
-from mixstream.methods.planning.fitting import Fit, fit_from
+from mixstream.methods.planning.fitting import TOLERANCE, Fit, fit_from
 from mixstream.methods.planning.table import RunTable
 from mixstream.mixture.simplex import Float64
 
@@ -23,6 +24,8 @@ EXPONENTS = (0.01, 2.0)  # of alpha and beta
 TRANSFER = (-0.95, 3.0)  # of tau
 REPEATS = (-0.5, 3.0)  # of log10 R*
 GRID = 8
+ROUGH = 1e-6  # tolerance of fits while R* is sought
+FAILED = 1e12  # in place of the objective of fits that have not converged
 
 
 def model_sizes(runs: RunTable) -> bool:
@@ -166,25 +169,30 @@ class _Fitting:
         )
         self._last: list[Float64] | None = None if before is None else self._moved(before)
 
-    def at(self, saturation: float) -> list[Fit]:
-        """Return the fit of each target for an R*; its parameters are whole x."""
-        last = self._last
-        fits = [
-            self._fit(number, saturation, None if last is None else last[number])
-            for number in range(len(self._targets))
-        ]
+    def at(self, saturation: float, tolerance: float = TOLERANCE) -> list[Fit]:
+        """Return the fit of each target for an R*, to a tolerance; x is whole in it.
+
+        Raises:
+            FitError: one has not converged.
+        """
+        fits = [self._fit(number, saturation, tolerance) for number in range(len(self._targets))]
         self._last = [fit.parameters for fit in fits]
         return fits
 
     def best_saturation(self, before: AtlasLaw | None) -> float:
         """Return the R* of the least sum of objectives: on a grid of log10 R*, then between its best neighbours.
 
+        Far from the right R* a law may wander off without an end; what does not converge is not the best.
+
         Raises:
             FitError: it was not found.
         """
 
         def total(log: float) -> float:
-            return sum(fit.objective for fit in self.at(10.0**log))
+            try:
+                return sum(fit.objective for fit in self.at(10.0**log, ROUGH))
+            except FitError:
+                return FAILED
 
         low, high = REPEATS
         if before is not None and not np.isnan(before.saturation):
@@ -192,14 +200,15 @@ class _Fitting:
             low, high = max(low, middle - 0.5), min(high, middle + 0.5)
         else:
             grid = np.linspace(low, high, GRID)
-            best = int(np.argmin([total(log) for log in grid]))
+            totals = [total(log) for log in grid]
+            best = int(np.argmin(totals))
             low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, GRID - 1)])
         found = minimize_scalar(total, bounds=(low, high), method="bounded", options={"xatol": 1e-4, "maxiter": 100})
-        if not found.success:
+        if not found.success or found.fun >= FAILED:
             raise FitError(f"atlas: R* was not found between 10^{low:.2f} and 10^{high:.2f}; give saturation")
         return float(10.0**found.x)
 
-    def _fit(self, number: int, saturation: float, last: Float64 | None) -> Fit:
+    def _fit(self, number: int, saturation: float, tolerance: float) -> Fit:
         target, free = self._targets[number], self._free
         worth = effective_tokens(target.draws, target.unique, saturation)
         given = self._given[number]
@@ -216,14 +225,22 @@ class _Fitting:
 
         least = np.concatenate([[0.0, 0.0, EXPONENTS[0], 0.0, EXPONENTS[0]], np.full(count, TRANSFER[0])])
         most = np.concatenate([[np.inf, np.inf, EXPONENTS[1], np.inf, EXPONENTS[1]], np.full(count, TRANSFER[1])])
-        fit = fit_from(
-            np.array(whole if last is None else [last])[:, free],
-            lambda x: target.residuals(filled(x), worth),
-            (least[free], most[free]),
+        solve = partial(
+            fit_from,
+            residuals=lambda x: target.residuals(filled(x), worth),
+            bounds=(least[free], most[free]),
             of=target.told,
             jacobian=lambda x: target.jacobian(filled(x), worth)[:, free],
             delta=self._delta,
+            tolerance=tolerance,
         )
+        starts = np.array(whole if self._last is None else [self._last[number]])[:, free]
+        try:
+            fit = solve(starts)
+        except FitError:
+            if self._last is None:
+                raise
+            fit = solve(np.array(whole)[:, free])
         return Fit(filled(fit.parameters).copy(), fit.objective, fit.residuals, fit.converged, fit.agreed)
 
     def _moved(self, before: AtlasLaw) -> list[Float64]:

@@ -171,10 +171,8 @@ def fit_split(
 
     floor, spread = float(losses.min()), float(np.ptp(losses)) + 1e-3
     tried = [
-        np.array([floor * low, *np.log([spread / 2, exponent, spread, domain_exponent, carried, 0.7, spread / 2, 0.3])])
-        for low, exponent, domain_exponent, carried in itertools.product(
-            (0.5, 0.9), (0.2, 0.5), (0.2, 0.5), (0.03, 0.3)
-        )
+        np.array([floor * 0.7, *np.log([spread / 2, exponent, spread, domain_exponent, carried, 0.7, spread / 2, 0.3])])
+        for exponent, domain_exponent, carried in itertools.product((0.2, 0.5), (0.2, 0.5), (0.03, 0.3))
     ]
     least = np.array([0.0, *np.log([1e-6, 0.02, 1e-6, 0.02, 1e-8, 0.02, 1e-6, 0.02])])
     most = np.array([floor, *np.log([1e3, 3.0, 1e3, 3.0, 1e4, 3.0, 1e3, 3.0])])

@@ -29,7 +29,8 @@ class Weights(FileModel):
     Attributes:
         weights: by stream, sum 1.
         origin: where they come from.
-        spread: by stream, the standard deviation over the runs whose mean they are; from version 2 on.
+        spread: by stream, the standard deviation over the runs whose mean they are, or over the refits of the
+            law that they come from; from version 2 on.
     """
 
     format: Literal["mixstream.weights"] = "mixstream.weights"
@@ -159,7 +160,7 @@ def read_weights(path: Path) -> Mapping[str, float]:
 def save_weights(
     path: Path, weights: Mapping[str, float], origin: str, spread: Mapping[str, float] | None = None
 ) -> None:
-    """Write a weights.json of `weights` that come from `origin`, with their `spread` over several runs."""
+    """Write a weights.json of `weights` that come from `origin`, with their `spread` over runs or refits."""
     if spread is None:
         content = Weights(weights=dict(weights), origin=origin)
     else:

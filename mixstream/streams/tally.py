@@ -171,7 +171,7 @@ def open_tally(stream: Stream) -> Tally | None:
             )
     if (stream.directory / DOCUMENTS_NAME).exists():
         return Tally(stream, manifest)
-    if manifest.conversion is None:  # of before
+    if manifest.conversion is None or (manifest.view and manifest.view.by == "sample"):  # of before, or not known
         return None
     raise StreamError(
         f"{stream.directory / DOCUMENTS_NAME}: there is none; copy the stream again or convert it again with "

@@ -27,6 +27,7 @@ from converters.config import CorpusConfig, OptionsConfig
 from mixstream.cli import app
 from mixstream.streams.documents import read_documents_table
 from mixstream.streams.manifest import read_manifest
+from mixstream.streams.reader import MdsReader
 
 PAGE = (REPOSITORY / "docs" / "converting.md").read_text()
 SMALLER = {"--vocab-size 64000": "--vocab-size 270"}  # the layouts have too little text for the first
@@ -230,6 +231,7 @@ def test_every_command_and_option_it_names_exists():
             options = {option for parameter in command.params for option in parameter.opts} if command else set(words)
             assert {word for word in words if word.startswith("--")} <= options, words
     options = {option for parameter in known["convert"].params for option in parameter.opts}
+    options |= {option for parameter in known["view"].params for option in parameter.opts}
     options |= {option for parameter in known["tokenizer"].commands["train"].params for option in parameter.opts}
     prose = re.sub(r"^```.*?^```$", "", PAGE, flags=re.DOTALL | re.MULTILINE)
     assert set(re.findall(r"`(--[\w-]+)", prose)) <= options
@@ -277,6 +279,30 @@ def test_a_view_for_a_proxy_run(here, capsys):
         same = [read_documents_table(Path(out) / name / "heldout").to_pylist() for out in ("target", "proxy")]
         assert same[0] == same[1]
     assert not Path("target/ell.fineweb").exists()
+
+
+def test_views_of_streams_are_what_the_conversion_makes(here, capsys):
+    (converting,), (cutting,) = sections("Which document"), sections("Views of streams")
+    for command in commands(converting.text):
+        run(command, capsys)
+    shutil.move("proxy", "streams")
+    shutil.rmtree("target")
+    told = [run(command, capsys) for command in commands(cutting.text)]
+    assert "views of share 0.0625 by seed 17 of 2 streams in proxy" in told[1] and told[1].count("written") == 2
+    assert "views of share 0.0625 by seed 17 of 2 streams" in told[2] and told[2].count("kept") == 2
+    for name in ("eus.fineweb", "cat.fineweb"):
+        asked, found = Path("streams") / name, Path("proxy") / name
+        cut = read_manifest(found).view.cut_documents
+        ids = [read_documents_table(place)["id"].to_pylist() for place in (asked, found)]
+        assert ids[0][: len(ids[0]) - cut] == ids[1]
+        samples = [len(MdsReader.open(place)) for place in (asked, found)]
+        for one, other in zip(
+            *([tuple(row["tokens"]) for row in MdsReader.open(own)] for own in (asked, found)), strict=False
+        ):
+            assert one == other
+        assert samples[1] <= samples[0] <= samples[1] + cut * 3
+        same = ["documents.parquet", "index.json", *(path.name for path in asked.glob("*.mds"))]
+        assert cut or all((asked / file).read_bytes() == (found / file).read_bytes() for file in same)
 
 
 @pytest.mark.parametrize(

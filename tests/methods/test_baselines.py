@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixstream.errors import BudgetError, FloorError, FormatError, RunTableError, WeightsError
-from mixstream.methods.baselines import Fixed, Natural, Temperature, UniMax, Uniform, baseline, fixed
+from mixstream.methods.baselines import Fixed, Natural, Temperature, Uniform, UniMax, baseline, fixed
 from mixstream.mixture.weights import natural, temperature
 
 SIZES = np.array([1, 5, 20, 100, 1000.0])

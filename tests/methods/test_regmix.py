@@ -62,7 +62,10 @@ def test_mixtures_for_runs_spread_around_the_softened_prior():
         ({"strengths": (0.0, 5.0)}, "strengths 0 to 5.*; expected 0 < strengths"),
         ({"least": 0.5}, "least below 1/2"),
         ({"most": 0.5}, "most 0.5 times the prior"),
-        ({"prior": [1.0] * 12, "most": 1.0 + 1e-9, "odds": 1.0}, r"0 of 1,000,000 mixtures have no share above 1 times"),
+        (
+            {"prior": [1.0] * 12, "most": 1.0 + 1e-9, "odds": 1.0},
+            r"0 of 1,000,000 mixtures have no share above 1 times",
+        ),
     ],
 )
 def test_mixtures_that_cannot_be_are_refused(options, message):

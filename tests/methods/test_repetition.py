@@ -65,3 +65,18 @@ def test_a_saturation_that_is_none_is_refused(bad):
 def test_repeats_that_are_none_are_refused(bad):
     with pytest.raises(MixtureError, match="expected finite numbers of at least 0"):
         effective_repeats(np.array([1.0, bad]), FITTED)
+
+
+@given(st.lists(repeats_of_any_size, min_size=1, max_size=8), st.floats(1e-2, 1e3))
+def test_the_three_writings_of_the_papers_agree(counts, saturation):
+    """Muennighoff: D' = U + U R* (1 - exp(-R_D / R*)), R_D = r - 1; Apple: r_1 = R*; ATLAS: lambda = 1 / R*."""
+    repeats, unique, rate = np.array(counts), 3e8, 1 / saturation
+    beyond = np.maximum(repeats - 1, 0)
+    muennighoff = np.where(
+        repeats <= 1, unique * repeats, unique + unique * saturation * (1 - np.exp(-beyond / saturation))
+    )
+    apple = unique * np.where(repeats <= 1, repeats, 1 + saturation * (1 - np.exp(-beyond / saturation)))
+    atlas = unique * np.where(repeats <= 1, repeats, 1 + (1 - np.exp(-rate * beyond)) / rate)
+    ours = unique * effective_repeats(repeats, saturation)
+    for writing in (muennighoff, apple, atlas):
+        assert ours == pytest.approx(writing, rel=1e-9)

@@ -31,7 +31,7 @@ OBJECTIVES = ("two_step", "sum_loss", "max_excess")
 STARTS = 5
 MAX_STEPS = 500
 TOLERANCE = 1e-10
-STILL = 1e-6  # rise left, over the level, at which a point counts as a solution
+STILL = 1e-4  # rise of the tangents left, over the levels, at which a point counts as a solution
 NEAR = 1e-6  # starts whose levels differ by less, relatively, agree
 Levels = Callable[[Float64], tuple[Float64, Float64]]  # r (K,) -> G (M,), dG/dr (M, K)
 
@@ -161,10 +161,8 @@ def raise_level(region: Region, levels: Levels, wanted: Float64, starts: Float64
         )
         for start in starts
     ]
-    ended = [
-        (one.success, region.project(np.clip(one.x[:count], 0, None))) for one in found if np.isfinite(one.x).all()
-    ]
-    done = [shares for success, shares in ended if success or _is_still(region, levels, wanted, shares)]
+    ended = [region.project(np.clip(one.x[:count], 0, None)) for one in found if np.isfinite(one.x).all()]
+    done = [shares for shares in ended if _is_still(region, levels, wanted, shares)]
     if not done:
         raise FitError(
             f"{of}: no solution was found from {len(starts)} starts ({found[0].message}); a lower floor, "
@@ -177,14 +175,14 @@ def raise_level(region: Region, levels: Levels, wanted: Float64, starts: Float64
 
 
 def _is_still(region: Region, levels: Levels, wanted: Float64, shares: Float64) -> bool:
-    """Return whether no way within the region raises the level: SLSQP may stop within rounding without saying so.
+    """Return whether no way within the region raises the level: SLSQP may stop early, or give up at the solution.
 
     With the levels replaced by their tangents at r, the greatest level is a linear programme; at a solution it is s.
     """
     value, slopes = levels(shares)
     if not (np.isfinite(value).all() and np.isfinite(slopes).all()):
         return False
-    reached = float((value / wanted).min())
+    own = value / wanted
     best = linprog(
         np.append(np.zeros(len(shares)), -1.0),
         A_ub=np.concatenate([-slopes, wanted[:, None]], axis=1),
@@ -193,4 +191,4 @@ def _is_still(region: Region, levels: Levels, wanted: Float64, shares: Float64) 
         b_eq=[1.0],
         bounds=[*zip(region.least, region.most, strict=True), (None, None)],
     )
-    return bool(best.success) and -best.fun - reached <= STILL * max(abs(reached), 1e-3)
+    return bool(best.success) and -best.fun - own.min() <= STILL * np.abs(own).max()

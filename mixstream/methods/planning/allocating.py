@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import minimize
 
 from mixstream.errors import BudgetError, FitError, RunTableError
 from mixstream.mixture.budget import check_floor_within
@@ -186,6 +185,7 @@ def _descend(region: Region, objective: Objective, start: Float64, scale: float)
 
 def _slsqp(region: Region, objective: Objective, start: Float64, scale: float, units: Float64) -> Float64:
     """Return the (K,) proportions at which SLSQP ends, moving p / `units`."""
+    from scipy.optimize import minimize  # half a second, of which rules such as uniform have no need
 
     def scaled(moved: Float64) -> tuple[float, Float64]:
         value, gradient = objective(np.clip(moved * units, region.least, region.most))

@@ -246,21 +246,34 @@ def _beside(run: AskedRun, means: Float64, losses: Float64, refits: Float64 | No
 def _doubts(expected: Expected, beside: Sequence[Beside], found: Bootstrap | None) -> list[str]:
     """Return what speaks against the answer, by the law itself."""
     told = []
-    for one in beside:
+    for names, one in _different(beside):
         held = ", held within floor and budgets," if one.held else ""
         if one.mean_loss < expected.mean_loss * (1 - SAME):
             told.append(
-                f"by its own law {one.name}{held} is better: a mean loss of {one.mean_loss:.5f} is expected of it, "
-                f"{expected.mean_loss:.5f} of this answer; take {one.name}, or another objective"
+                f"by its own law {names}{held} is better: a mean loss of {one.mean_loss:.5f} is expected of it, "
+                f"{expected.mean_loss:.5f} of this answer; take it, or another objective"
             )
         elif one.wins < SURE and one.mean_loss > expected.mean_loss * (1 + SAME):
-            told.append(f"that it is better than {one.name}{held} is not sure: {one.wins:.0%} of the refits say so")
+            told.append(f"that it is better than {names}{held} is not sure: {one.wins:.0%} of the refits say so")
     if found is not None and found.failures:
         told.append(
             f"{len(found.failures)} of {found.num} refits failed, and the intervals are those of the others "
             f"(the first: {found.failures[0]})"
         )
     return told
+
+
+def _different(beside: Sequence[Beside]) -> list[tuple[str, Beside]]:
+    """Return the mixtures that differ from each other, each with the names of all that are the same."""
+    groups: list[list[Beside]] = []
+    for one in beside:
+        same = (group for group in groups if np.allclose(group[0].proportions, one.proportions, rtol=0, atol=1e-6))
+        group = next(same, None)
+        if group is None:
+            groups.append([one])
+        else:
+            group.append(one)
+    return [(" = ".join(one.name for one in group), group[0]) for group in groups]
 
 
 def _notes(fitted: Planner) -> Sequence[str]:

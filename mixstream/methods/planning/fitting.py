@@ -9,10 +9,10 @@ steps within the box (scipy's least_squares, "trf" or "dogbox").
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -54,6 +54,7 @@ def fit_from(
     delta: float = math.inf,
     max_evaluations: int = 2000,
     steps: Literal["trf", "dogbox"] = "trf",
+    tolerance: float = TOLERANCE,
 ) -> Fit:
     """Return the best fit of those from `starts`.
 
@@ -67,49 +68,44 @@ def fit_from(
         max_evaluations: of each start.
         steps: trf keeps off the bounds, which may make long valleys slow; dogbox goes straight, and needs a Jacobian of
             full rank (a ridge gives one).
+        tolerance: a start has converged when a step changes objective or x relatively by less.
 
     Raises:
         FitError: the residuals are not finite at any start, or no start converged.
     """
     least, most = bounds
-    inside = np.clip(starts, least, most)
-    with np.errstate(all="ignore"):  # what is not finite is looked at, here and by the solver
-        return _fit_within(inside, residuals, (least, most), of, jacobian, delta, max_evaluations, steps)
-
-
-def _fit_within(
-    inside: Float64,
-    residuals: Residuals,
-    bounds: tuple[Float64, Float64],
-    of: str,
-    jacobian: Residuals | None,
-    delta: float,
-    max_evaluations: int,
-    steps: Literal["trf", "dogbox"],
-) -> Fit:
-    """Return the best fit of those from starts inside the box."""
-    at_starts = [(start, residuals(start)) for start in inside]
-    finite = [
-        (start, own)
-        for start, own in at_starts
-        if np.isfinite(own).all() and (jacobian is None or np.isfinite(jacobian(start)).all())
-    ]
-    if not finite:
-        raise FitError(f"{of}: the law is not finite at any of {len(inside)} starts; look for runs that went wrong")
     solve = partial(
         least_squares,
         residuals,
         jac="2-point" if jacobian is None else jacobian,
-        bounds=bounds,
+        bounds=(least, most),
         loss="linear" if math.isinf(delta) else "huber",
         f_scale=1.0 if math.isinf(delta) else delta,
         method=steps,
         x_scale="jac",
-        ftol=TOLERANCE,
-        xtol=TOLERANCE,
-        gtol=TOLERANCE,
+        ftol=tolerance,
+        xtol=tolerance,
+        gtol=tolerance,
         max_nfev=max_evaluations,
     )
+    with np.errstate(all="ignore"):  # what is not finite is looked at, here and by the solver
+        inside = np.clip(starts, least, most)
+        finite = [
+            (start, own)
+            for start, own in ((start, residuals(start)) for start in inside)
+            if np.isfinite(own).all() and (jacobian is None or np.isfinite(jacobian(start)).all())
+        ]
+        if not finite:
+            raise FitError(
+                f"{of}: the law is not finite at any of {len(inside)} starts; look for runs that went wrong"
+            )
+        return _best_of(solve, finite, of, max_evaluations)
+
+
+def _best_of(
+    solve: Callable[[Float64], Any], finite: Sequence[tuple[Float64, Float64]], of: str, max_evaluations: int
+) -> Fit:
+    """Return the best of the fits from starts, each with its residuals."""
     found = [solve(start) for start, _ in finite]
     done = [one for one in found if one.status > 0 and np.isfinite(one.cost)]
     if not done:

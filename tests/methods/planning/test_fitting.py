@@ -68,6 +68,23 @@ def test_a_jacobian_changes_nothing_but_the_time():
     np.testing.assert_allclose(one.parameters, other.parameters, rtol=1e-5)
 
 
+def test_other_steps_find_the_same_and_a_rough_fit_costs_less():
+    calls = []
+
+    def residuals(x):
+        calls.append(x)
+        return power_law(x) - power_law([1.0, 0.4, 2.0]) - 0.1 * np.sin(TOKENS)
+
+    counts, found = [], []
+    for options in ({}, {"steps": "dogbox"}, {"tolerance": 1e-3}):
+        calls.clear()
+        found.append(fit_from(STARTS, residuals, BOX, of="law", **options).parameters)
+        counts.append(len(calls))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
+    np.testing.assert_allclose(found[2], found[0], rtol=0.3)
+    assert counts[2] < counts[0]
+
+
 def test_starts_outside_are_brought_in_and_the_box_holds():
     box = (np.array([0.0]), np.array([1.0]))
     found = fit_from(np.array([[-7.0], [9.0]]), lambda x: x - 3, box, of="law")

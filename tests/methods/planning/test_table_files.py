@@ -10,6 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from bowls import random_table, tables
+from conftest import REPOSITORY
 from hypothesis import given, settings
 from test_run_table import alike
 
@@ -184,3 +185,13 @@ def test_csv_needs_no_pyarrow(tmp_path):
         "assert 'pyarrow' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60, cwd=tmp_path)
+
+
+def test_the_example_of_the_guide_is_a_table(tmp_path):
+    text = (REPOSITORY / "docs" / "formats.md").read_text()
+    example = next(block for block in text.split("```")[1::2] if block.lstrip().startswith("run,tokens"))
+    (tmp_path / "runs.csv").write_text(example.lstrip())
+    table = read_runs(tmp_path / "runs.csv")
+    assert (table.sources, table.runs) == (("ca", "eu"), ("even", "eu-alone"))
+    assert np.isnan(table.losses[1, 0])
+    assert table.tokens.tolist() == [25e6, 25e6]
