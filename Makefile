@@ -69,11 +69,12 @@ climb-demo: $(VENV)/installed
 	$(BIN)/mixstream climb collect "$(CLIMB)/pilots" --out "$(CLIMB)/runs.parquet"
 	$(BIN)/mixstream climb fit "$(CLIMB)/runs.parquet" --out "$(CLIMB)/climb.json" --folds 6
 	$(BIN)/mixstream climb solve "$(CLIMB)/climb.json" --streams "$(CLIMB)/streams" --tokens $(CLIMB_TOKENS) \
-	  --max-repeats 40 --runs "$(CLIMB)/runs.parquet" --out "$(CLIMB)/weights.json"
+	  --objective sum_loss --max-repeats 40 --runs "$(CLIMB)/runs.parquet" --out "$(CLIMB)/weights.json" \
+	  --beside "$(CLIMB)/beside"
 	$(BIN)/mixstream train recipes/climb_demo_base.yaml --streams "$(CLIMB)/streams" --out "$(CLIMB)/base" \
 	  --weights "$(CLIMB)/weights.json"
 	$(BIN)/mixstream train recipes/climb_demo_base.yaml --streams "$(CLIMB)/streams" --out "$(CLIMB)/uniform" \
-	  --weights uniform
+	  --weights "$(CLIMB)/beside/uniform.json"
 	$(BIN)/mixstream climb compare "$(CLIMB)/climb.json" "$(CLIMB)/base" "$(CLIMB)/uniform"
 
 test: $(VENV)/installed

@@ -146,6 +146,9 @@ def solve(
         list[Path] | None, typer.Option(help="Tables that it was fitted to: it is fitted again, with intervals.")
     ] = None,
     refits: Annotated[int, typer.Option(min=0, help="Of the bootstrap of those tables.")] = 20,
+    beside: Annotated[
+        Path | None, typer.Option(help="Write natural, uniform and UniMax to this folder too, to compare with.")
+    ] = None,
     schedule: Annotated[
         Path | None, typer.Option(help="Write here how proportions change in the course of the run.")
     ] = None,
@@ -193,6 +196,10 @@ def solve(
             f"{len(changes)} changes of proportions in {schedule}; what is read is off the best by at most "
             f"{planned.deviation.max():.1%} of the tokens at any of them"
         )
+    for one in found.beside if beside is not None else ():
+        shares = dict(zip(found.run.sources, one.proportions.tolist(), strict=True))
+        path = Path(beside or "", f"{one.name.replace(':', '-')}.json")
+        save_weights(path, to_streams(shares, groups, catalog.tokens), f"{one.name}, beside {law}")
     save_weights(out, to_streams(weights, groups, catalog.tokens), origin)
     say(f"weights of {len(catalog)} streams in {out}")
 

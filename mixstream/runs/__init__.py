@@ -12,6 +12,7 @@ folder     a run's folder: what belongs to it, where it goes on from
 migrate    a run carried over to a changed recipe or changed streams
 train      one run: proxy or base
 chain      proxy, its averaged weights, base, controls; proxies of several sizes and seeds
+pilots     the small runs that a planner's law is fitted to
 """
 
 from mixstream.runs.recipe import load_recipe

@@ -88,7 +88,9 @@ def test_a_solution_is_dealt_to_the_streams_of_each_language(call, place):
     for name in ("natural", "uniform", "unimax"):
         assert name in printed.splitlines()[0]
     assert "below the smallest of the pilots' budgets" in printed  # no extrapolation in silence
-    by_sum, _ = solve(call, place, "--objective", "sum_loss", out="sum.json")
+    by_sum, _ = solve(call, place, "--objective", "sum_loss", "--beside", place / "beside", out="sum.json")
+    even = dict(read_weights(place / "beside" / "uniform.json"))  # of languages
+    assert even == pytest.approx({"ca.news": 0.375, "ca.tales": 0.125, "eu.tales": 0.5})
     assert by_sum != weights
     build_plan(Catalog.open(place / "streams"), place / "weights.json", 4000, 10)
 

@@ -22,6 +22,10 @@ from tiny import save
 
 from mixstream.cli import main
 from mixstream.errors import FormatError, RecipeError, RunTableError, StateError
+from mixstream.methods.climb import Climb
+from mixstream.methods.climb.file import save as save_law
+from mixstream.methods.planning.designs import climb_design, monolingual_design
+from mixstream.methods.planning.table import table_of
 from mixstream.methods.planning.table_files import read_runs
 from mixstream.mixture.plan import Plan
 from mixstream.runs.pilots.cluster import run_on_cluster
@@ -95,6 +99,34 @@ def test_the_table_says_what_runs_read_and_measured(trained, tmp_path, capsys):
     by_stream = collect_runs({NAMES[0]: trained.run(NAMES[0])}, "stream", {name: name for name in SIZES})
     assert by_stream.sources == tuple(SIZES)
     assert by_stream.proportions[0] == pytest.approx([0.1875, 0.0625, 0.75], abs=1 / 40)
+
+
+def test_a_law_is_compared_with_what_runs_measured(trained, tmp_path, capsys):
+    """The law is of other runs: what it expects of these is wrong, and told as it is."""
+    mixed, alone = climb_design(("ca", "eu"), (300, 600)), monolingual_design(("ca", "eu"), (300, 600, 900))
+    shares, tokens = np.vstack([mixed.proportions, alone.proportions]), np.concatenate([mixed.tokens, alone.tokens])
+    losses = 3 + ((shares + 0.01) * tokens[:, None] / 500) ** -0.3
+    size = num_parameters(trained.run(NAMES[0]).model)
+    planted = table_of(
+        ("ca", "eu"), shares, tokens.astype(float), losses, runs=[*mixed.runs, *alone.runs], parameters=size
+    )
+    law = Climb(form="F1").fit(planted)
+    save_law(law, tmp_path / "climb.json")
+    with pytest.raises(SystemExit) as stop:
+        main(["climb", "compare", str(tmp_path / "climb.json"), str(trained.run(NAMES[0]).path)])
+    assert stop.value.code == 0
+    table = collect_pilots(trained)[0].rows([0])
+    expected = law.predict(table.proportions, table.tokens)[0]
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    for i, row in enumerate(rows[:2]):
+        told = float(expected[i] / table.losses[0, i] - 1)
+        assert row[-4:] == [
+            f"{table.proportions[0, i]:.4f}",
+            f"{expected[i]:.4f}",
+            f"{table.losses[0, i]:.4f}",
+            f"{told:+.2%}",
+        ]
+    assert rows[2][-4:-1] == ["mean", f"{expected.mean():.4f}", f"{table.losses.mean():.4f}"]
 
 
 def test_tied_embeddings_are_counted_once(tmp_path):
@@ -215,6 +247,35 @@ def test_a_cluster_trains_the_same_pilots(cluster, pair, trained, tmp_path):
         main(["climb", "run", str(folder.path), "--cluster", cluster.scheduler_address])
     assert stop.value.code == 0
     assert np.isfinite(collect_pilots(folder)[0].losses).all()
+
+
+def test_a_worker_that_dies_takes_its_pilot_with_it(tmp_path):
+    """Another worker is given the pilot at once, and finds its folder free."""
+    endless = tmp_path / "python"
+    endless.write_text(
+        f"#!/bin/bash\necho $$ > {tmp_path}/started.tmp\nmv {tmp_path}/started.tmp {tmp_path}/started\nexec sleep 100\n"
+    )
+    endless.chmod(0o755)
+    code = "import sys; from mixstream.runs.pilots.cluster import train_alone; sys.executable = sys.argv[1]; train_alone(*sys.argv[2:])"
+    command = [sys.executable, "-c", code, str(endless), "recipe", str(tmp_path / "logs" / "log")]
+    with subprocess.Popen(command) as worker:
+        wait_until((tmp_path / "started").exists)
+        pilot = int((tmp_path / "started").read_text())
+        assert Path(f"/proc/{pilot}").exists()
+        worker.kill()
+    wait_until(lambda: not is_running(pilot))
+
+
+def wait_until(happened, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def losses_of_one(folder: PilotsFolder, name: str) -> list[float]:
