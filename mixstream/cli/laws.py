@@ -196,10 +196,11 @@ def solve(
             f"{len(changes)} changes of proportions in {schedule}; what is read is off the best by at most "
             f"{planned.deviation.max():.1%} of the tokens at any of them"
         )
-    for one in found.beside if beside is not None else ():
-        shares = dict(zip(found.run.sources, one.proportions.tolist(), strict=True))
-        path = Path(beside or "", f"{one.name.replace(':', '-')}.json")
-        save_weights(path, to_streams(shares, groups, catalog.tokens), f"{one.name}, beside {law}")
+    if beside is not None:
+        for one in found.beside:
+            shares = dict(zip(found.run.sources, one.proportions.tolist(), strict=True))
+            path = beside / f"{one.name.replace(':', '-')}.json"
+            save_weights(path, to_streams(shares, groups, catalog.tokens), f"{one.name}, beside {law}")
     save_weights(out, to_streams(weights, groups, catalog.tokens), origin)
     say(f"weights of {len(catalog)} streams in {out}")
 
