@@ -8,7 +8,8 @@ weights     weights: computed by a method, or averaged over runs
 recommending recommend
 runs        train, report
 climb       climb pilots, climb run, climb collect
-laws        climb fit, climb compare, climb solve
+laws        climb fit, climb compare
+solving     climb solve
 tokenizer   tokenizer train, tokenizer fertility
 amounts     numbers as people write them
 planning    from a question to weights.json

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mixstream.cli import laws
+from mixstream.cli import laws, solving
 from mixstream.cli.runs import announce
 from mixstream.cli.showing import say, table
 
@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 MAX_ROWS = 40  # of a table of runs that is shown
 
-for _command in (laws.fit, laws.compare, laws.solve):
+for _command in (laws.fit, laws.compare, solving.solve):
     app.command()(_command)
 
 PilotsOut = Annotated[Path, typer.Argument(help="The folder of the pilots.")]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from mixstream.cli.amounts import parse_amount
 from mixstream.cli.showing import number, progress, say, table
 from mixstream.cli.streams import Streams
 from mixstream.errors import StreamError
@@ -15,9 +15,6 @@ from mixstream.errors import StreamError
 if TYPE_CHECKING:
     from converters.tasks.choosing import By
     from converters.view import ProxyView
-
-_TOKENS = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[0-9]+)?)([KMBT]?)", re.IGNORECASE)
-_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
 def view(
@@ -45,7 +42,7 @@ def view(
     if asked not in ((True, False, False), (False, True, True)):
         raise typer.BadParameter("give --share, or both --tokens and --target-tokens")
     if share is None:
-        share = share_of(_tokens("--tokens", tokens or ""), _tokens("--target-tokens", target_tokens or ""))
+        share = share_of(parse_amount(tokens or "", "--tokens"), parse_amount(target_tokens or "", "--target-tokens"))
     if is_url(out):
         raise StreamError(f"{out}: views are cut to a folder; give one, then copy it there with mixstream upload")
     with progress() as bars:
@@ -63,14 +60,6 @@ def view(
             on_done=lambda name: bars.advance(done, 1),
         )
     _show(found, Path(out), share, seed)
-
-
-def _tokens(option: str, given: str) -> float:
-    """Return a number of tokens: 1500000, 1.5e6, 1.5M."""
-    found = _TOKENS.fullmatch(given)
-    if found is None:
-        raise typer.BadParameter(f"{option} {given!r}; expected a number of tokens, such as 1500000, 1.5M, 20B or 1T")
-    return float(found[1]) * _UNITS[found[2].upper()]
 
 
 def _show(found: ProxyView, place: Path, share: float, seed: int) -> None:

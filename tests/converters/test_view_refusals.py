@@ -339,7 +339,7 @@ def test_a_conversion_does_not_take_a_view_for_its_own(made, tmp_path):
         (["--out", "view", "--tokens", "1M"], "give --share, or both"),
         (
             ["--out", "view", "--tokens", "many", "--target-tokens", "1T"],
-            "--tokens 'many'; expected a number of tokens",
+            "--tokens 'many'; expected a whole number above 0",
         ),
         (["--out", "view", "--tokens", "2B", "--target-tokens", "1B"], "at most as many as the target's"),
         (["--out", "s3://bucket/view", "--share", "0.5"], "views are cut to a folder; give one, then copy it there"),

@@ -7,11 +7,9 @@ import re
 
 import numpy as np
 import pytest
-import typer
 from piloting import write_streams
 
 from mixstream.cli import main
-from mixstream.cli.laws import num_tokens
 from mixstream.methods.climb.file import load
 from mixstream.methods.planning.designs import climb_design, monolingual_design
 from mixstream.methods.planning.table import RunTable, table_of
@@ -87,6 +85,7 @@ def test_a_solution_is_dealt_to_the_streams_of_each_language(call, place):
     assert [weights["ca.news"] + weights["ca.tales"], weights["eu.tales"]] == pytest.approx(expected, abs=1e-6)
     for name in ("natural", "uniform", "unimax"):
         assert name in printed.splitlines()[0]
+    assert re.search(r"ca.news +0\.\d+", printed)
     assert "below the smallest of the pilots' budgets" in printed  # no extrapolation in silence
     by_sum, _ = solve(call, place, "--objective", "sum_loss", "--beside", place / "beside", out="sum.json")
     even = dict(read_weights(place / "beside" / "uniform.json"))  # of languages
@@ -107,8 +106,38 @@ def test_a_solution_keeps_to_budgets_and_floor(call, place):
 
 def test_a_solution_tells_how_sure_it_is(call, place):
     _, printed = solve(call, place, "--runs", place / "runs.parquet", "--refits", 8, out="sure.json")
-    assert re.search(r"ca +0\.\d+ +0\.\d+ to 0\.\d+", printed)
-    assert re.search(r"\d+% of the refits expect a lower mean loss than that of uniform", printed)
+    assert re.search(r"ca +[\d,]+ +0\.\d+ +0\.\d+ - 0\.\d+", printed)
+    assert re.search(r"8 refits; share of them in which it has less loss than .*uniform \d+%", printed)
+    assert json.loads((place / "sure.json").read_text())["spread"].keys() == {"ca.news", "ca.tales", "eu.tales"}
+
+
+def test_a_language_counts_as_it_is_told(call, place):
+    only, _ = solve(call, place, "--objective", "sum_loss", "--target", "eu", out="eu.json")
+    both, _ = solve(call, place, "--objective", "sum_loss", out="both.json")
+    assert only["eu.tales"] > both["eu.tales"] + 0.1
+    code, _, complaint = call("climb", "solve", place / "climb.json", "--streams", place / "streams", "--tokens", "4k", "--target", "ue")  # fmt: skip
+    assert code == 2
+    assert "target 'ue' is not in the table of runs" in complaint
+
+
+def test_a_language_without_pilots_follows_its_neighbours(call, place, tmp_path):
+    streams = write_streams(tmp_path / "streams")
+    manifest = streams / "ca.tales" / "stream.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"language": "gl"}))
+    asked = ["--streams", streams, "--tokens", "4k", "--out", tmp_path / "weights.json", "--objective", "sum_loss"]
+    code, printed, complaint = call("climb", "solve", place / "climb.json", *asked, "--neighbour", "gl=ca,eu")
+    assert code == 0, complaint
+    assert "no pilot tells of gl: its law is the mean of ca, eu" in printed
+    assert read_weights(tmp_path / "weights.json")["ca.tales"] > 0
+    code, _, complaint = call("climb", "solve", place / "climb.json", *asked, "--neighbour", "gl")
+    assert code == 2
+    assert "expected each language once, as gl=pt,es" in complaint
+
+
+def test_a_model_of_another_size_is_refused(call, place):
+    code, _, complaint = call("climb", "solve", place / "climb.json", "--streams", place / "streams", "--tokens", "4k", "--parameters", "7B")  # fmt: skip
+    assert code == 2
+    assert "the pilots do not tell their size" in complaint
 
 
 def test_a_schedule_can_be_planned(call, place):
@@ -127,12 +156,3 @@ def test_streams_of_other_languages_are_refused(call, place, tmp_path):
     code, _, complaint = call("climb", "solve", place / "climb.json", "--streams", other, "--tokens", "4k")
     assert code == 2
     assert "stream 'eu.tales' (language 'gl') is none of the runs' sources ca, eu" in complaint
-
-
-def test_numbers_of_tokens_as_people_write_them():
-    assert [num_tokens(text) for text in ("1T", "1.5B", "400k", "2m", "250_000_000", "7")] == [
-        10**12, 15 * 10**8, 400_000, 2 * 10**6, 250_000_000, 7,
-    ]  # fmt: skip
-    for text in ("", "T", "1.5", "-3", "0", "1e400", "nan", "5x", "9999999T"):
-        with pytest.raises(typer.BadParameter, match="expected a whole number of tokens, such as 1T"):
-            num_tokens(text)
