@@ -11,7 +11,7 @@ import pytest
 from climb_pilots import ALONE_BUDGETS, BUDGETS, anywhere, pilots, planted
 
 from mixstream.errors import BudgetError, FitError, FloorError, RunTableError
-from mixstream.methods.climb import Climb, receiver
+from mixstream.methods.climb import Climb, fit, receiver
 from mixstream.methods.climb.allocate import allocate
 from mixstream.methods.climb.fit import _all_observed, _references, fit_law
 from mixstream.methods.climb.forms import FORMS, form_named
@@ -78,6 +78,39 @@ def test_a_refit_starts_from_the_law_and_needs_not_every_run(fitted):
     assert np.median(error) < 0.02
     same = climb.fit(runs).predict(OTHER_MIXTURES, 4e9)
     assert same == pytest.approx(climb.predict(OTHER_MIXTURES, 4e9), rel=1e-4)
+
+
+@pytest.mark.parametrize(("true", "seed"), [("F1", 7), ("F2", 2)])
+def test_a_fit_that_one_solver_does_not_end_is_ended_by_the_other(true, seed, monkeypatch):
+    """Strong transfers in a wrong form: a long valley, along which one of the two solvers creeps."""
+    law = planted(true, 3, seed)
+    runs = pilots(replace(law, transfer=3 * law.transfer, fading=3 * law.fading), seed)
+    assert np.isfinite(Climb(form="F3").fit(runs).predict(np.full((1, 3), 1 / 3), 4e9)).all()
+    tried = receiver.fit_from
+    monkeypatch.setattr(receiver, "fit_from", lambda *own, **more: tried(*own, **{**more, "steps": STALLED[true]}))
+    with pytest.raises(FitError, match="no fit converged"):
+        Climb(form="F3").fit(runs)
+
+
+STALLED = {"F1": "dogbox", "F2": "trf"}
+
+
+def test_a_form_that_does_not_converge_is_not_chosen(monkeypatch):
+    runs = pilots(planted("F3", 2, 3), 3)
+    fit_one = fit.fit_receiver
+
+    def stalled(form, *own):
+        if form is not FORMS["F1"]:
+            raise FitError("no fit converged")
+        return fit_one(form, *own)
+
+    monkeypatch.setattr(fit, "fit_receiver", stalled)
+    fitted = Climb(seed=1).fit(runs).fitted
+    assert fitted.law.form == "F1"
+    assert fitted.errors["F2"] == fitted.errors["F3"] == math.inf
+    monkeypatch.setattr(fit, "fit_receiver", lambda *own: stalled(None))
+    with pytest.raises(FitError, match="no fit converged"):
+        Climb(seed=1).fit(runs)
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
