@@ -122,6 +122,8 @@ class Climb:
     ) -> Float64:
         """Return the (R, K) losses that the law expects, in the unit of the table it was fitted to.
 
+        nan where it says nothing: of a language that is hardly read (r~ below 1e-4).
+
         Args:
             proportions: (R, K), each row with sum 1.
             tokens: (R,) or one number: D.
@@ -133,7 +135,9 @@ class Climb:
         """
         fitted = self._known()
         shares = check_mixtures(proportions, fitted.languages)
-        return fitted.law.losses(shares, check_amounts("tokens", tokens, len(shares)), parameters)
+        amounts = check_amounts("tokens", tokens, len(shares))
+        losses = fitted.law.losses(shares, amounts, parameters)
+        return np.where(fitted.law.tells(shares, amounts), losses, math.nan)
 
     def allocate(
         self,

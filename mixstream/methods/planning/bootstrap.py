@@ -61,15 +61,15 @@ def interval(values: Float64, level: float = LEVEL) -> Float64:
 
 
 def predict_runs(planner: Planner, runs: RunTable) -> Float64:
-    """Return the (R, M) losses that a fitted planner expects of runs."""
+    """Return the (R, M) losses that a fitted planner expects of runs; nan where its law cannot tell."""
     unique = runs.unique if np.isfinite(runs.unique).any() else None
     return planner.predict(runs.proportions, runs.tokens, parameters=runs.parameters, unique=unique)
 
 
 def relative_errors(planner: Planner, runs: RunTable) -> Float64:
-    """Return the relative errors |L^ - L| / L of a planner on all losses that runs have, in one row."""
-    errors: Float64 = np.abs(predict_runs(planner, runs) / runs.losses - 1)[~np.isnan(runs.losses)]
-    return errors
+    """Return the relative errors |L^ - L| / L of a planner on all losses that runs have and it tells, in one row."""
+    errors: Float64 = np.abs(predict_runs(planner, runs) / runs.losses - 1)
+    return errors[~np.isnan(errors)]
 
 
 def bootstrap(

@@ -74,7 +74,7 @@ class Planner(Allocator, Protocol):
         parameters: Float64 | float = math.nan,
         unique: Float64 | None = None,
     ) -> Float64:
-        """Return the (R, M) losses that the law expects, in the unit of the table it was fitted to.
+        """Return the (R, M) losses that the law expects, in the unit of the table it was fitted to; nan: it cannot tell.
 
         Args:
             proportions: (R, K), each row with sum 1.
