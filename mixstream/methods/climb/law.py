@@ -62,7 +62,7 @@ class Law:
         return ratios(form_named(self.form), proportions, self.strength(tokens), self.saturation)
 
     def tells(self, proportions: Float64, tokens: Float64) -> BoolArray:
-        """Return (R, K) whether r~ is what the form says, and not what keeps it above 0; of F2 and F3, r must be too."""
+        """Return (R, K) whether r~ is what the form says, and not the bend that keeps it above 0."""
         tells: BoolArray = self.ratios(proportions, tokens) >= BEND
         return tells
 

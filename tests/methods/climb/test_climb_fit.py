@@ -72,11 +72,11 @@ def test_it_is_the_same_by_the_same_seed():
 def test_a_refit_starts_from_the_law_and_needs_not_every_run(fitted):
     law, runs, climb = fitted
     drawn = np.random.default_rng(0).integers(0, len(runs), len(runs))
-    refit = climb.fit(runs.rows(drawn))
+    refit = climb.refit(runs.rows(drawn))
     assert refit.fitted.law.form == climb.fitted.law.form
     error = np.abs(refit.predict(OTHER_MIXTURES, 4e9) / law.losses(OTHER_MIXTURES, np.full(100, 4e9)) - 1)
     assert np.median(error) < 0.02
-    same = climb.fit(runs).predict(OTHER_MIXTURES, 4e9)
+    same = climb.refit(runs).predict(OTHER_MIXTURES, 4e9)
     assert same == pytest.approx(climb.predict(OTHER_MIXTURES, 4e9), rel=1e-4)
 
 
@@ -187,6 +187,19 @@ def test_a_law_of_one_size_says_nothing_of_another():
         silent.predict(shares, 4e9, parameters=1e8)
     with pytest.raises(FitError, match="a model of -1 parameters"):
         silent.predict(shares, 4e9, parameters=-1)
+
+
+def test_a_fitted_planner_is_fitted_anew_and_refuses_too_few_runs_as_another_does(fitted):
+    law, runs, climb = fitted
+    with pytest.raises(FitError, match="too few runs for CLIMB's law of 4 languages"):
+        climb.fit(runs.rows(np.arange(8)))
+    other = pilots(planted("F1", K, 7), 7)
+    if law.form == "F3":
+        assert (climb.fit(other).fitted.law.transfer == Climb(seed=1).fit(other).fitted.law.transfer).all()
+    with pytest.raises(RunTableError, match="runs of l0, l1 are no draw of those that the law was fitted to, of l0, l1, l2, l3"):  # fmt: skip
+        climb.refit(TestBadInput.runs)
+    with pytest.raises(FitError, match="CLIMB has not been fitted"):
+        Climb().refit(runs)
 
 
 class TestTooFewRuns:
