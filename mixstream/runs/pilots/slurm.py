@@ -13,7 +13,7 @@ SCRIPT = """\
 # Sent again, tasks whose pilot has ended end at once, and the others go on from their newest checkpoint.
 #SBATCH --job-name=pilots
 #SBATCH --array=0-{last}
-#SBATCH --output={logs}/%a.log
+#SBATCH --output="{logs}/%a.log"
 set -euo pipefail
 : "${{SLURM_ARRAY_TASK_ID:?is not set: send this file with sbatch, or set it to a number from 0 to {last}}}"
 python=${{PYTHON:-{python}}}
