@@ -146,7 +146,10 @@ def test_more_pilots_may_come_but_none_that_has_begun_changes(pair, tmp_path):
     begun = tmp_path / "out" / "runs" / "ca-0.25-320-s5" / "recipe.yaml"
     begun.parent.mkdir(parents=True)
     begun.write_text("begun")
+    lost = tmp_path / "out" / "recipes" / "ca-0.25-320-s5.yaml"
+    lost.unlink()  # and written again
     more = write(tmp_path, pilots_recipe(pair, tmp_path / "out", ratios=[0.25, 0.4]))
+    assert lost.exists()
     assert len(more.pilots) == 8
     other = mixture_of(batch_size=5)
     with pytest.raises(StateError, match=r"pilot 'ca-0.25-320-s5' has begun \(1 such\), .* would change or drop it"):

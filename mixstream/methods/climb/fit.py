@@ -2,9 +2,10 @@
 
     error(form) = mean | log L_predicted - log L |        over mixtures that the fit has not seen
 
-The mixtures are dealt into 5 folds, the same by the same seed; each fold is predicted from the others and all
-monolingual runs. The form of the least error is kept, with the errors of all. (Not of the least squared error: where
-a wrong form fails by far at some mixtures, its square is all noise, and so is that of the right one.)
+The mixtures are dealt into 5 folds, the same by the same seed; one trained by several seeds is dealt as one. Each fold
+is predicted from the others and all monolingual runs. The form of the least error is kept, with the errors of all. (Not
+of the least squared error: where a wrong form fails by far at some mixtures, its square is all noise, and so is that of
+the right one.)
 
 Source: PAPERS' reading of Guo et al. 2025, CLIMB (arXiv 2509.15556), whose form could not be seen: choosing by
 held-out error is ours.
@@ -31,6 +32,7 @@ from mixstream.methods.climb.needs import (
     sizes_of,
 )
 from mixstream.methods.climb.receiver import HEAD, Observed, ReceiverLaw, fit_receiver
+from mixstream.methods.planning.heldout import dealt_to_folds
 from mixstream.methods.planning.table import RunTable
 from mixstream.mixture.simplex import BoolArray, Float64
 from mixstream.streams.index import Int64
@@ -82,7 +84,7 @@ def fit_law(runs: RunTable, form: str = AUTO, seed: int = 0, former: Law | None 
     if len(runs.sources) == 1:
         names = names[:1]  # a language alone: all forms are one
     fitted = _fitted_forms(names, observed)
-    errors = _held_out(fitted, observed, _folds(kinds, seed)) if len(names) > 1 else {}
+    errors = _held_out(fitted, observed, _folds(runs, kinds, seed)) if len(names) > 1 else {}
     errors |= dict.fromkeys((name for name in names if name not in fitted), math.inf)
     best = min(errors, key=lambda name: errors[name]) if errors else names[0]
     if errors and not math.isfinite(errors[best]):
@@ -179,12 +181,9 @@ def _fit_all(name: str, observed: list[tuple[Observed, Int64]]) -> list[Float64]
     return [fit_receiver(form_named(name), one) for one, _ in observed]
 
 
-def _folds(kinds: Kinds, seed: int) -> Int64:
+def _folds(runs: RunTable, kinds: Kinds, seed: int) -> Int64:
     """Return the fold of each run, (R,); -1: monolingual, never held out."""
-    mixed = np.flatnonzero(kinds.mixed)
-    folds = np.full(len(kinds.alone), -1)
-    folds[np.random.default_rng(seed).permutation(mixed)] = np.arange(len(mixed)) % FOLDS
-    return folds
+    return dealt_to_folds(runs, np.flatnonzero(kinds.mixed), FOLDS, seed)
 
 
 def _held_out(

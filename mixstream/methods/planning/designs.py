@@ -201,9 +201,10 @@ def _check_ratios(ratios: Sequence[float], num_sources: int) -> None:
     if wrong or not ratios:
         raise MixtureError(f"ratio {wrong[0] if wrong else 'none'}; expected numbers above 0 and below 1")
     for first, second in itertools.combinations(ratios, 2):
-        if abs(first - second) < ALIKE or (num_sources == 2 and abs(first + second - 1) < ALIKE):
+        if f"{first:.4f}" == f"{second:.4f}" or (num_sources == 2 and abs(first + second - 1) < ALIKE):
             raise MixtureError(
-                f"ratios {first:g} and {second:g} make the same mixtures of {num_sources} sources; choose another"
+                f"ratios {first:g} and {second:g} make the same mixtures of {num_sources} sources, to four "
+                f"decimals; choose another"
             )
     even = [ratio for ratio in ratios if abs(ratio - 1 / num_sources) < ALIKE]
     if even:
@@ -245,7 +246,7 @@ def _derivatives(design: Design, law: Law) -> Float64:
 
 def _log_det(rows: Float64, chosen: Int64) -> float:
     x = rows[:, chosen]
-    information = np.einsum("brp,brq->bpq", x, x)
+    information = x.swapaxes(1, 2) @ x
     sign, logs = np.linalg.slogdet(information)
     if (sign <= 0).any() or (np.linalg.matrix_rank(x) < rows.shape[2]).any():
         return -np.inf
@@ -263,10 +264,10 @@ def _exchanged(rows: Float64, start: Int64) -> Int64:
     ridge = np.eye(size) * 1e-9 * (rows**2).mean()  # a start may tell too little
     while True:
         x = rows[:, chosen]
-        inverse = np.linalg.inv(np.einsum("brp,brq->bpq", x, x) + ridge)
-        by_all = np.einsum("bpq,brq->brp", inverse, rows)
-        of_all = np.einsum("brp,brp->br", by_all, rows)
-        across = np.einsum("bnp,brp->bnr", x, by_all)
+        inverse = np.linalg.inv(x.swapaxes(1, 2) @ x + ridge)
+        by_all = rows @ inverse
+        of_all = (by_all * rows).sum(axis=2)
+        across = x @ by_all.swapaxes(1, 2)
         factor = (1 + of_all[:, None, :]) * (1 - of_all[:, chosen, None]) + across**2
         gains = np.log(np.maximum(factor, np.finfo(float).tiny)).sum(axis=0)  # (n, R)
         gains[:, chosen] = -np.inf

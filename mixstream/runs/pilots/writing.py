@@ -127,6 +127,11 @@ def _plan(recipe: SingleRecipe, catalog: Catalog) -> Plan:
     )
 
 
+def _differs(recipe: Path, text: str) -> bool:
+    """Return whether a recipe is another one; one that was lost is not, and the run that has begun has its own."""
+    return recipe.exists() and recipe.read_text("utf-8") != text
+
+
 def _write(folder: PilotsFolder, pilots: Pilots, recipes: dict[str, str]) -> None:
     """Write the files; pilots.json last, since it says that they are there.
 
@@ -135,7 +140,7 @@ def _write(folder: PilotsFolder, pilots: Pilots, recipes: dict[str, str]) -> Non
     """
     before = folder.read().pilots if folder.file.exists() else ()
     begun = [pilot.name for pilot in before if folder.run(pilot.name).recipe.exists()]
-    changed = [name for name in begun if name not in recipes or folder.recipe(name).read_text("utf-8") != recipes[name]]
+    changed = [name for name in begun if name not in recipes or _differs(folder.recipe(name), recipes[name])]
     if changed:
         raise StateError(
             f"{folder.path}: pilot {changed[0]!r} has begun ({len(changed)} such), and this recipe would change or "

@@ -70,6 +70,7 @@ def test_monolingual_runs_are_of_one_language():
         (lambda: climb_design(names(3), BUDGETS, (0.1, 1.0)), "ratio 1.0; expected numbers above 0 and below 1"),
         (lambda: climb_design(names(4), BUDGETS, (0.1, 0.25)), "0.25 is the even share of 4 sources"),
         (lambda: climb_design(names(2), BUDGETS, (0.3, 0.7)), "ratios 0.3 and 0.7 make the same mixtures of 2"),
+        (lambda: climb_design(names(3), BUDGETS, (0.12341, 0.12344)), "0.12341 and 0.12344 make .* to four decimals"),
         (lambda: d_optimal(climb_design(names(3), BUDGETS), 4), "4 runs are fewer than the 5 parameters .* 3 sources"),
         (lambda: d_optimal(climb_design(names(3), BUDGETS), 19), "19 runs cannot be chosen from 18"),
     ],

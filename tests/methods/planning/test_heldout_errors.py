@@ -9,7 +9,7 @@ import pytest
 
 from mixstream.errors import FitError
 from mixstream.methods.planning.designs import climb_design, monolingual_design
-from mixstream.methods.planning.heldout import held_out
+from mixstream.methods.planning.heldout import held_out, twins
 from mixstream.methods.planning.table import RunTable, table_of
 
 NAMES = ("ca", "en")
@@ -65,3 +65,22 @@ def test_folds_are_the_same_again_and_cannot_be_more_than_mixtures():
             held_out(Nearest(), runs, folds)
     with pytest.raises(FitError, match=r"without .* \(6 runs left out\): too few runs"):
         held_out(Nearest(), runs.rows(np.arange(13)), 2)
+
+
+def test_twins_by_another_seed_are_left_out_together():
+    """They would tell its loss: the nearest run that was seen is never the run's own twin."""
+    runs = table()
+    both = runs.rows([*range(len(runs)), *range(len(runs))])
+    assert twins(both).tolist() == [*range(len(runs)), *range(len(runs))]
+    found = held_out(Nearest(), both, 12)
+    assert len(found.runs) == 24
+    np.testing.assert_array_equal(found.errors[:12], found.errors[12:])
+    assert (np.abs(found.errors[np.isfinite(found.errors)]) > 0).all()
+    with pytest.raises(FitError, match="13 folds of 12 mixtures"):
+        held_out(Nearest(), both, 13)
+
+
+def test_a_mixture_at_another_budget_or_model_size_is_no_twin():
+    shares = np.array([[0.4, 0.6], [0.4, 0.6], [0.4002, 0.5998], [0.4, 0.6]])
+    runs = table_of(NAMES, shares, [1e5, 2e5, 1e5, 1e5], np.ones((4, 2)), parameters=np.array([1e6, 1e6, 1e6, 2e6]))
+    assert twins(runs).tolist() == [0, 1, 0, 3]
