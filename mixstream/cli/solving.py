@@ -14,6 +14,7 @@ import yaml
 from mixstream.cli.amounts import parse_amount, parse_repeats, parse_weights
 from mixstream.cli.answers import show_answer, show_streams
 from mixstream.cli.showing import say
+from mixstream.errors import FitError
 from mixstream.formats import write_whole
 
 if TYPE_CHECKING:
@@ -67,11 +68,18 @@ def solve(
     assert fitted is not None, "a law in a file is fitted"
     catalog, asked = Catalog.open(streams), parse_amount(tokens, "--tokens")
     catalog.check_alike()
+    table = read_all(runs) if runs else None
+    strange = set(table.runs) ^ set(fitted.pilots.runs) if table is not None else set()
+    if strange:
+        raise FitError(
+            f"the tables of --runs are not what {law} was fitted to: run {min(strange)!r} ({len(strange)} such) is in "
+            f"one of the two only; give the same tables, or fit a law to these"
+        )
     groups = streams_of(fitted.languages, {stream.name: stream.language for stream in catalog})
     budgets = budgets_by_source(groups, parse_repeats(max_repeats))
     found = answer(
         planner,
-        read_all(runs) if runs else None,
+        table,
         sizes_by_source(groups, catalog.tokens),
         asked,
         max_repeats={name: budget for name, budget in budgets.items() if math.isfinite(budget)} or None,

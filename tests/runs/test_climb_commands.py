@@ -111,6 +111,16 @@ def test_a_solution_tells_how_sure_it_is(call, place):
     assert json.loads((place / "sure.json").read_text())["spread"].keys() == {"ca.news", "ca.tales", "eu.tales"}
 
 
+def test_intervals_are_of_the_runs_that_the_law_was_fitted_to(call, place, tmp_path):
+    """Of others the weights would follow another law than the file's, which a schedule follows."""
+    write_runs(tmp_path / "other.csv", planted().rows(range(1, 18)))
+    code, _, complaint = call("climb", "solve", place / "climb.json", "--streams", place / "streams", "--tokens", "4k", "--runs", tmp_path / "other.csv")  # fmt: skip
+    assert code == 2
+    assert re.search(
+        r"not what .*climb.json was fitted to: run 'ca-0.2-80k' \(1 such\) is in one of the two", complaint
+    )
+
+
 def test_a_language_counts_as_it_is_told(call, place):
     only, _ = solve(call, place, "--objective", "sum_loss", "--target", "eu", out="eu.json")
     both, _ = solve(call, place, "--objective", "sum_loss", out="both.json")

@@ -4,6 +4,7 @@ Of each of K languages the law has 2 (K - 1) transfers, eta, B, beta and E. What
 
     monolingual runs (share above 0.999)    B, beta, E at three token budgets; at two the mixtures must help
     mixtures at two budgets or more         b and k; at one budget they cannot be told apart
+    runs at several model sizes             A at two, a as well at three; so many runs more
 
 Source: the counts of Guo et al. 2025, CLIMB (arXiv 2509.15556): 2 K^2 - K parameters of r~ from 3 x K x 2 runs,
 each with a loss of every language.
@@ -125,12 +126,19 @@ def _missing(runs: RunTable, kinds: Kinds, number: int) -> list[str]:
             f"{name!r} needs {EACH_ALONE - budgets} more monolingual runs (share above {ALONE}): it has them at "
             f"{budgets} token budgets, expected {EACH_ALONE} (3 determine B, beta and E without mixtures)"
         )
+    of_size = min(len(sizes_of(runs)[1:]), 2)  # A and a
     if count == 1:
+        num_alone = int(kinds.known[:, number].sum())
         if budgets == EACH_ALONE:
             told.append(f"{name!r} needs 1 more monolingual run, at a third token budget: no mixture helps with E")
+        elif budgets > EACH_ALONE and num_alone < 3 + of_size:
+            told.append(
+                f"{name!r} needs {3 + of_size - num_alone} more monolingual runs: it has {num_alone} for "
+                f"{3 + of_size} unknowns, as the runs are of several model sizes"
+            )
         return told
     mixed = kinds.mixed & kinds.known[:, number]
-    unknown = 2 * (count - 1) + 1 + max(0, 3 - max(budgets, EACH_ALONE))
+    unknown = 2 * (count - 1) + 1 + max(0, 3 - max(budgets, EACH_ALONE)) + of_size
     if mixed.sum() < unknown:
         told.append(
             f"{name!r} needs {unknown - int(mixed.sum())} more mixtures that read it (share above {LEAST_SHARE}) and "

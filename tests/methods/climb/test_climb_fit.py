@@ -230,6 +230,21 @@ class TestTooFewRuns:
         with pytest.raises(FitError, match=r"'l0' needs 1 more mixtures .* it has 7 for 8 unknowns"):
             Climb().fit(self.runs.rows(kept))
 
+    def test_model_sizes_ask_for_more_runs(self):
+        """At two sizes A is unknown too: with the 7 mixtures that are enough at one, it would be the ridge's."""
+        kept = ~self.mixed | (np.arange(len(self.runs)) % 3 == 0)
+        kept[21] = False
+        sizes = np.where(self.runs.tokens > 2e9, 4e8, 1e8)
+        assert np.isfinite(Climb(form="F1").fit(self.runs.rows(kept)).fitted.residual).all()
+        with pytest.raises(FitError, match=r"'l0' needs 1 more mixtures .* it has 7 for 8 unknowns"):
+            Climb(form="F1").fit(replace(self.runs, parameters=sizes).rows(kept))
+
+    def test_model_sizes_ask_for_more_runs_of_one_language_alone(self):
+        tokens, sizes = np.array(ALONE_BUDGETS), np.array([1e8, 1e8, 4e8])
+        losses = 1.8 + 1.5 * (tokens / 2e9)[:, None] ** -0.3
+        with pytest.raises(FitError, match="'eu' needs 1 more monolingual runs: it has 3 for 4 unknowns"):
+            Climb().fit(table_of(["eu"], np.ones((3, 1)), tokens, losses, parameters=sizes))
+
     def test_mixtures_of_one_budget(self):
         kept = ~self.mixed | (self.runs.tokens == BUDGETS[0])
         with pytest.raises(FitError, match=r"'l0' needs mixtures at a second token budget: all 12 have 1e\+09 tokens"):
