@@ -40,6 +40,10 @@ def call(capsys, monkeypatch):
     return run
 
 
+def out_of(out, err):
+    return " ".join((out + err).replace("│", " ").split())
+
+
 def law_table(num_runs=60, seed=0, noise=0.002, **options):
     """Runs of a log-linear law: every language helps itself, and eu and gl help no one else."""
     table = random_table(num_runs, LANGUAGES, seed=seed, tokens=4000.0, **options)
@@ -229,9 +233,16 @@ def test_a_recommendation_without_runs_and_with_sizes_alone(call, streams):
     assert sum(shares) == pytest.approx(1, abs=2e-4)
     assert shares[0] <= 10 * 2 / 200 + 1e-4
     assert "warning: no runs of yours were given" in shown
+    code, shown, err = call("recommend", *sizes, "--tokens", "30T", "--parameters", "1B", "--max-repeats", "eu=10")
+    assert code != 0  # en's budget is still 40
+    assert "supply 20,020,000,000,000" in out_of(shown, err)
     code, shown, err = call("recommend", "--streams", streams, "--tokens", "4K", "--parameters", "1M")
     assert code == 0, err
     assert "eu.tales" in shown
+    budget = ["--max-repeats", "eu.tales=1"]
+    code, shown, err = call("recommend", "--streams", streams, "--tokens", "4K", "--parameters", "1M", *budget)
+    assert code == 0, err
+    assert next(line.split()[7] for line in shown.splitlines() if line.startswith("eu.tales")) == "1"
 
 
 @pytest.mark.parametrize(
@@ -247,7 +258,7 @@ def test_a_recommendation_without_runs_and_with_sizes_alone(call, streams):
 def test_a_recommendation_that_cannot_be_is_refused(call, arguments, message):
     code, out, err = call("recommend", *arguments)
     assert code == 2
-    assert message in " ".join((out + err).replace("│", " ").split())
+    assert message in out_of(out, err)
 
 
 def test_an_answer_without_refits_has_no_spread(call, streams, tmp_path):
@@ -324,7 +335,7 @@ def test_an_error_is_one_line_and_leaves_nothing(call, streams, tmp_path, monkey
 def test_options_that_do_not_go_together_are_refused(call, arguments, message):
     code, out, err = call("weights", *arguments)
     assert code == 2
-    text = " ".join((out + err).replace("│", " ").split())
+    text = out_of(out, err)
     assert message in text
 
 
