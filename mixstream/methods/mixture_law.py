@@ -19,6 +19,7 @@ import numpy as np
 
 from mixstream.errors import FitError, RunTableError
 from mixstream.methods.planning.allocating import minimise, region_of
+from mixstream.methods.planning.checks import check_amounts, check_mixtures
 from mixstream.methods.planning.planner import target_weights
 from mixstream.methods.planning.table import RunTable
 from mixstream.methods.repetition_fit import DELTA, Penalty, fit_loss, form_of, has_any_size
@@ -147,18 +148,15 @@ class MixtureLaw:
 
         Raises:
             FitError: not fitted, or the laws know of several model sizes and none is told.
-            RunTableError: proportions of another number of sources, tokens or sizes that are not above 0.
+            RunTableError: mixtures of other sources, or that do not sum to 1; tokens or sizes that are not above 0.
         """
         fitted = self._fitted()
-        shares = np.atleast_2d(np.asarray(proportions, dtype=np.float64))
-        count, sources = shares.shape
-        if sources != len(fitted.sources):
-            raise RunTableError(f"proportions of {sources} sources; the law was fitted to {len(fitted.sources)}")
-        total = np.array(np.broadcast_to(tokens, (count,)), dtype=np.float64)
+        shares = check_mixtures(proportions, fitted.sources)
+        count = len(shares)
+        total = check_amounts("tokens", tokens, count)
         sizes = np.array(np.broadcast_to(math.inf if unique is None else unique, shares.shape), dtype=np.float64)
-        for what, values, limit in (("tokens", total, math.inf), ("unique tokens", sizes, math.nan)):
-            if not ((values > 0) & (values != limit)).all():
-                raise RunTableError(f"{what}: found {np.min(values):g}, expected numbers above 0")
+        if not (sizes > 0).all():
+            raise RunTableError(f"unique tokens: found {np.min(sizes):g}, expected numbers above 0")
         models = self._sizes(parameters, count)
         return np.stack([law.losses(shares, total, models, sizes) for law in fitted.laws], axis=1)
 

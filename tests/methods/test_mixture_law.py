@@ -349,9 +349,12 @@ def test_what_cannot_be_predicted_is_refused():
     planner = planned_by([law_of_target(*SETS[0])])
     even = np.array([[0.5, 0.5]])
     for tokens in (0.0, -1e9, math.nan, math.inf):
-        with pytest.raises(RunTableError, match=r"tokens: found .*, expected numbers above 0"):
+        with pytest.raises(RunTableError, match=r"tokens: found .*, expected a finite number above 0"):
             planner.predict(even, tokens)
     with pytest.raises(RunTableError, match="unique tokens: found 0, expected numbers above 0"):
         planner.predict(even, 1e9, unique=np.array([0.0, 1e9]))
-    with pytest.raises(RunTableError, match="proportions of 3 sources; the law was fitted to 2"):
+    with pytest.raises(RunTableError, match=r"mixtures are of shape \(1, 3\), expected \(mixtures, 2 sources\)"):
         planner.predict(np.full((1, 3), 1 / 3), 1e9)
+    for bad in ([1.0, 1.0], [-0.5, 1.5], [math.nan, 1.0]):
+        with pytest.raises(RunTableError, match="expected numbers of at least 0 with sum 1"):
+            planner.predict(np.array([bad]), 1e9)

@@ -136,6 +136,11 @@ def asked_run(
     if not math.isnan(parameters) and not 0 < parameters < math.inf:
         raise RunTableError(f"a model of {parameters} parameters; expected a finite number above 0")
     ordered = np.array([float(sizes[name]) for name in sources])
+    if np.isinf(ordered).any():
+        endless = sources[int(np.argmax(np.isinf(ordered)))]
+        raise RunTableError(
+            f"{endless!r} has infinite unique tokens; natural and UniMax, beside the answer, need a number"
+        )
     budgets = np.array([math.inf if own is None else own for own in repeat_budgets(max_repeats, sources)])
     return AskedRun(
         sources=tuple(sources),

@@ -89,7 +89,7 @@ def of_one_setting(runs: RunTable, of: str, tokens: float | None = None) -> RunT
 
 
 def with_losses(
-    runs: RunTable, target: int, parameters: int, of: str, told: str, apart: bool = True
+    runs: RunTable, target: int, parameters: int, of: str, told: str, *, apart: bool = True, mixtures_only: bool = False
 ) -> tuple[RunTable, Float64]:
     """Return the runs that have a loss of a target, and these (n,) losses: enough of them for its law.
 
@@ -100,6 +100,7 @@ def with_losses(
         of: which law, for the message.
         told: what its parameters are.
         apart: whether the runs must tell all sources apart, as a law with a parameter a source needs.
+        mixtures_only: whether runs of one mixture are one, whatever their tokens, as to a law of the mixture alone.
 
     Raises:
         FitError: too few different runs, with how many are missing; or mixtures in which sources cannot be told
@@ -107,8 +108,11 @@ def with_losses(
     """
     place = f"{of}, target {runs.targets[target]!r}"
     has = ~np.isnan(runs.losses[:, target])
-    amounts = [np.log(runs.tokens), np.log(np.where(np.isnan(runs.parameters), 1, runs.parameters))]
-    different = len(np.unique(np.round(np.column_stack([runs.proportions, *amounts])[has], _DIGITS), axis=0))
+    settings = runs.proportions
+    if not mixtures_only:
+        sizes = np.where(np.isnan(runs.parameters), 1, runs.parameters)
+        settings = np.column_stack([settings, np.log(runs.tokens), np.log(sizes)])
+    different = len(np.unique(np.round(settings[has], _DIGITS), axis=0))
     if different < parameters:
         raise FitError(
             f"{place}: {parameters} parameters ({told}), but {int(has.sum())} runs have its loss, {different} of them "

@@ -191,6 +191,7 @@ def test_a_rule_is_answered_without_a_law():
         ({"sizes": SIZES | {"es": 5.0}}, RunTableError, r"'es' \(1 such\) is no source of the runs.*exactly the sources of the runs: ca, eu, gl"),
         ({"sizes": {"ca": 5.0}}, RunTableError, r"'eu' \(2 such\) is in the runs, but has no size"),
         ({"sizes": SIZES | {"eu": 0.0}}, RunTableError, "sizes: 'eu' has 0"),
+        ({"sizes": SIZES | {"eu": math.inf}}, RunTableError, "'eu' has infinite unique tokens"),
         ({"tokens": -1.0}, RunTableError, "a run of -1.0 tokens"),
         ({"parameters": 0.0}, RunTableError, "a model of 0.0 parameters"),
         ({"max_repeats": 1, "tokens": 1e12}, BudgetError, "the repeat budgets of its 3 sources supply 5,100,000,000"),
