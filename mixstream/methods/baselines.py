@@ -60,7 +60,9 @@ class Baseline(ABC):
             WeightsError: weights were given of other sources.
         """
         region = region_of(tokens, sizes, budgets, floor)
-        return region.project(self.wanted(tokens, sizes))
+        wanted = self.wanted(tokens, sizes)
+        allowed = ((wanted >= region.least) & (wanted <= region.most)).all()
+        return wanted if allowed else region.project(wanted)  # which gives a source of weight 0 next to nothing
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,13 @@ class AskedRun:
         }
         return [self._held(name, shares) for name, shares in wanted.items()]
 
-    def _held(self, name: str, wanted: Float64) -> SimpleMixture:
+    def held_of(self, wanted: Float64) -> tuple[str, ...]:
+        """Return the sources of which floor and budgets do not allow the (K,) proportions that are wanted."""
         outside = (wanted < self.region.least - WITHIN) | (wanted > self.region.most + WITHIN)
-        held = tuple(source for source, is_out in zip(self.sources, outside, strict=True) if is_out)
+        return tuple(source for source, is_out in zip(self.sources, outside, strict=True) if is_out)
+
+    def _held(self, name: str, wanted: Float64) -> SimpleMixture:
+        held = self.held_of(wanted)
         return SimpleMixture(name=name, proportions=self.region.project(wanted) if held else wanted, held=held)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream.errors import BudgetError, FitError, FloorError, RunTableError
+from mixstream.methods.baselines import fixed
 from mixstream.methods.planning.answer import answer
 from mixstream.methods.planning.asked import asked_run
 from mixstream.methods.planning.reach import pilots_of
@@ -183,6 +184,17 @@ def test_a_rule_is_answered_without_a_law():
     np.testing.assert_allclose(given.proportions, np.array([*SIZES.values()]) / 5.1e9)
     assert given.expected is given.reach is given.intervals is None
     assert [one.losses for one in given.beside] == [None] * 3
+    assert given.warnings == ()
+
+
+def test_a_rule_that_is_held_says_so_and_what_is_left_out_stays_out():
+    planner = fixed({"ca": 0.4, "eu": 0.6, "gl": 0.0}, NAMES)
+    assert answer(planner, None, SIZES, 1e8).proportions.tolist() == [0.4, 0.6, 0.0]
+    held = answer(planner, None, SIZES, 1e8, floor=0.1)
+    assert held.proportions[2] == pytest.approx(0.1)
+    assert held.warnings == (
+        "fixed cannot be had: floor and repeat budgets hold gl (1 of 3 sources); this is the nearest that they allow",
+    )
 
 
 @pytest.mark.parametrize(

@@ -283,6 +283,7 @@ def test_an_answer_without_refits_has_no_spread(call, streams, tmp_path):
     ("arguments", "message"),
     [
         (["weights", "clim"], "clim: neither a run's folder nor a method (natural, uniform"),
+        (["weights", "unimx:4", "--streams", "S", "--tokens", "5"], "atlas); did you mean 'unimax'?"),
         (["weights", "climb:2", "--streams", "S", "--tokens", "5", "--runs", "R"], "method 'climb:2' is none of natural"),
         (["weights", "uniform", "--streams", "S", "--tokens", "1B", "--max-repeats", "4"], "raise the budgets by"),
         (["weights", "uniform", "--streams", "S", "--tokens", "5", "--floor", "0.5"], "adds up to 2.5"),
@@ -291,6 +292,8 @@ def test_an_answer_without_refits_has_no_spread(call, streams, tmp_path):
         (["weights", "log-linear", "--streams", "S", "--tokens", "5", "--runs", "nowhere.csv"], "nowhere.csv: no such file"),
         (["weights", "log-linear", "--streams", "S", "--tokens", "4K", "--runs", "R", "--target", "xx"], "target 'xx' is not in"),
         (["weights", "log-linear", "--streams", "S", "--tokens", "4K", "--runs", "R", "--resample", "rows"], "one of runs, residuals"),
+        (["weights", "log-linear", "--streams", "S", "--tokens", "4K", "--runs", "R", "--resample", "rows", "--bootstrap", "0"], "one of runs, residuals"),
+        (["weights", "atlas", "--streams", "S", "--tokens", "4K", "--runs", "R", "--transfer", "LIST"], "transfer is [0.1]; expected"),
         (["weights", "log-linear", "--streams", "S", "--tokens", "4K", "--runs", "FEW"], "more are missing"),
         (["weights", "log-linear", "--streams", "S", "--tokens", "4K", "--runs", "OTHER"], "is none of the runs' sources ca, eu"),
         (["weights", "climb", "--streams", "S", "--tokens", "4K", "--runs", "R", "--objective", "best"], "objective 'best' of CLIMB"),
@@ -301,7 +304,8 @@ def test_an_error_is_one_line_and_leaves_nothing(call, streams, tmp_path, monkey
     write_runs(tmp_path / "runs.csv", law_table())
     write_runs(tmp_path / "few.csv", law_table(3))
     write_runs(tmp_path / "other.csv", random_table(12, ("ca", "eu")))
-    places = {"S": streams, "R": "runs.csv", "FEW": "few.csv", "OTHER": "other.csv"}
+    (tmp_path / "list.json").write_text("[0.1]")
+    places = {"S": streams, "R": "runs.csv", "FEW": "few.csv", "OTHER": "other.csv", "LIST": "list.json"}
     code, out, err = call(*(places.get(argument, argument) for argument in arguments))
     assert code == 2
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
@@ -326,8 +330,8 @@ def test_an_error_is_one_line_and_leaves_nothing(call, streams, tmp_path, monkey
         (["climb", "--streams", "x", "--tokens", "5", "--runs", "r.csv", "--kl", "1"], "--kl is not for climb"),
         (["regmix", "--streams", "x", "--tokens", "5", "--runs", "r.csv", "--form", "F1"], "--form is not for regmix"),
         (["climb", "--streams", "x", "--tokens", "5", "--last", "0.5"], "--last is for the mean of runs, not for a METHOD"),
-        (["runs/proxy", "--tokens", "5"], "--tokens is for a METHOD; what runs learnt is averaged by"),
-        (["runs/proxy", "--seed", "5"], "--seed is for a METHOD"),
+        ([".", "--tokens", "5"], "--tokens is for a METHOD; what runs learnt is averaged by"),
+        ([".", "--seed", "5"], "--seed is for a METHOD"),
         (["uniform", "--streams", "x", "--tokens", "5", "--max-repeats", "4", "--max-repeats", "5"], "the budget of all streams is given twice"),
         ([], "Missing argument"),
     ],
