@@ -1,11 +1,12 @@
 """The fit of the repetition-aware law to runs, one loss at a time.
 
-    min   sum_n w_n H( (L_hat_n - L_n) / L_n )       over E, A, alpha, tau, R*, gamma (and C, beta, delta)
+    min   sum_n H( sqrt(w_n) (L_hat_n - L_n) / L_n )       over E, A, alpha, tau, R*, gamma (and C, beta, delta)
 
-H is Huber's loss. Residuals are relative, so that a source whose loss is large does not count more.
+H is Huber's loss, so that w_n weighs the square of what does not err much. Residuals are relative, so that a source
+whose loss is large does not count more.
 
 Source: Sedova et al. 2026 (arXiv 2605.12715) as others transcribe it: Huber's loss, and rows weighted by
-max(r h, eps). Ours: residuals relative to the loss; even weights by default, for they found planted optima more
+max(r h, eps). Ours: residuals relative to the loss, and weights within H; even weights by default, for they found planted optima more
 closely (benchmarks/planted_repetition.py); all unknowns together, by Gauss-Newton steps; and the check that the runs
 determine them.
 """
