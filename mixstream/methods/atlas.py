@@ -32,10 +32,10 @@ from typing import ClassVar
 import numpy as np
 
 from mixstream.errors import FitError, RunTableError, nearest
-from mixstream.methods.atlas_fit import fit_law, model_sizes
+from mixstream.methods.atlas_fit import fit_law
 from mixstream.methods.atlas_law import AtlasLaw
 from mixstream.methods.planning.allocating import Region, minimise, region_of
-from mixstream.methods.planning.checks import SAME, check_amounts, check_mixtures, check_option
+from mixstream.methods.planning.checks import SAME, check_amounts, check_mixtures, check_option, knows_sizes
 from mixstream.methods.planning.planner import target_weights
 from mixstream.methods.planning.table import RunTable
 from mixstream.mixture.simplex import Float64, is_real
@@ -118,7 +118,7 @@ class Atlas:
                 )
         given = None if self.transfer is None else given_transfer(self.transfer, runs.sources, runs.targets)
         known = self.law is not None and (self.law.sources, self.law.targets) == (runs.sources, runs.targets)
-        before = self.law if known and self.law is not None and self.law.sized == model_sizes(runs) else None
+        before = self.law if known and self.law is not None and self.law.sized == knows_sizes(runs, "atlas") else None
         return replace(self, law=fit_law(runs, given, self.saturation, self.delta, before))
 
     def predict(

@@ -171,7 +171,9 @@ def fit_data_constrained(
     """
     shapes = [np.shape(values) for values in (parameters, tokens, unique, losses)]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
-        raise FitError(f"parameters, tokens, unique and losses are of shapes {shapes}; expected one number a run of each")
+        raise FitError(
+            f"parameters, tokens, unique and losses are of shapes {shapes}; expected one number a run of each"
+        )
     good = np.isfinite(losses) & (losses > 0)
     if not good.all():
         raise FitError(f"losses {losses[~good][:3].tolist()}; expected finite numbers above 0")

@@ -141,7 +141,7 @@ def test_refits_that_miss_a_model_size_count_as_failed():
     told = recommend({"hi": 0.16e9, "en": math.inf}, 16e9, parameters=1e8, runs=runs, refits=10)
     missed = [warning for warning in told.warnings if "of 10 fits to resampled runs failed" in warning]
     assert len(missed) == 1
-    assert "(the first: runs of 2 model sizes" in missed[0]
+    assert "(the first: the repetition law: runs of 2 model sizes" in missed[0]
 
 
 @pytest.mark.parametrize(

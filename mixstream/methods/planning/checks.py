@@ -88,6 +88,28 @@ def of_one_setting(runs: RunTable, of: str, tokens: float | None = None) -> RunT
     return runs
 
 
+def knows_sizes(runs: RunTable, of: str) -> bool:
+    """Return whether runs are of enough model sizes, 3 that differ by more than 5 %, for a law to have terms of them.
+
+    Raises:
+        RunTableError: model sizes are told of some runs only.
+        FitError: there are two.
+    """
+    told = runs.parameters[~np.isnan(runs.parameters)]
+    if 0 < len(told) < len(runs):
+        raise RunTableError(
+            f"{of}: parameters are told of {len(told)} of {len(runs)} runs; tell those of all, or of none"
+        )
+    steps = np.diff(np.log(np.sort(told))) > math.log(SAME)
+    different = 1 + int(steps.sum())
+    if different == 2:
+        raise FitError(
+            f"{of}: runs of 2 model sizes, {told.min():,.0f} and {told.max():,.0f}, cannot tell how fast the gain of "
+            f"size fades; runs of 1 more size are missing, or fit it to those of one"
+        )
+    return different > 2
+
+
 def with_losses(
     runs: RunTable, target: int, parameters: int, of: str, told: str, *, apart: bool = True, mixtures_only: bool = False
 ) -> tuple[RunTable, Float64]:
