@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import TypeGuard, get_args
 
 import numpy as np
 
@@ -158,6 +158,8 @@ def answer(
         if runs is not None or refits:
             raise RunTableError(f"{planner.name} learns nothing from runs; leave runs and refits out")
         return _without_law(planner, run)
+    if resample not in get_args(Resample):
+        raise FitError(f"resample={resample!r}; expected one of {', '.join(get_args(Resample))}")
     if runs is None and refits:
         raise FitError("a bootstrap fits to runs again; give the runs, or go without intervals")
     fitted = planner if runs is None else planner.fit(runs)
@@ -202,6 +204,9 @@ def has_law(planner: Allocator) -> TypeGuard[Planner]:
 
 
 def _without_law(planner: Allocator, run: AskedRun) -> Answer:
+    from mixstream.methods.baselines import Baseline
+
+    held = run.held_of(planner.wanted(run.tokens, run.sizes)) if isinstance(planner, Baseline) else ()
     return Answer(
         method=planner.name,
         run=run,
@@ -215,7 +220,12 @@ def _without_law(planner: Allocator, run: AskedRun) -> Answer:
         reach=None,
         refits=0,
         failures=(),
-        warnings=(),
+        warnings=(
+            f"{planner.name} cannot be had: floor and repeat budgets hold {', '.join(held[:5])} ({len(held)} of "
+            f"{len(run.sources)} sources); this is the nearest that they allow",
+        )
+        if held
+        else (),
     )
 
 
