@@ -215,17 +215,18 @@ def test_the_slurm_script_trains_the_pilot_of_its_number(pair, tmp_path):
     out = tmp_path / "a folder"
     written = write(tmp_path, pilots_recipe(pair, out))
     fake = tmp_path / "python"
-    fake.write_text(f'#!/bin/bash\necho "$@" >> "{tmp_path}/called"\n')
+    fake.write_text(f'#!/bin/bash\necho "$@" >> "{tmp_path}/called"\necho "$OMP_NUM_THREADS"\n')
     fake.chmod(0o755)
     script = tmp_path / "copied.sh"  # SLURM runs a copy
     script.write_bytes((out / "slurm.sh").read_bytes())
     assert "#SBATCH --array=0-3\n" in script.read_text()
+    assert f'#SBATCH --output="{out}/logs/%a.log"\n' in script.read_text()  # which has a space
     done = out / "runs" / written.pilots[0].name / "result.json"
     done.parent.mkdir(parents=True)
     done.write_text("{}")
 
-    def task(number: int | None) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHON": str(fake)} | ({"SLURM_ARRAY_TASK_ID": str(number)} if number is not None else {})  # fmt: skip
+    def task(number: int | None, **more: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHON": str(fake), "OMP_NUM_THREADS": "", **more} | ({"SLURM_ARRAY_TASK_ID": str(number)} if number is not None else {})  # fmt: skip
         return subprocess.run(
             ["bash", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
         )
@@ -234,6 +235,8 @@ def test_the_slurm_script_trains_the_pilot_of_its_number(pair, tmp_path):
     assert all(task(number).returncode == 0 for number in (1, 2, 3))
     called = (tmp_path / "called").read_text().splitlines()
     assert called == [f"-m mixstream.cli train {out}/recipes/{own.name}.yaml" for own in written.pilots[1:]]
+    assert task(1, SLURM_CPUS_ON_NODE="6").stdout == "6\n"  # as many threads as cores that are its own
+    assert task(1, SLURM_CPUS_ON_NODE="6", OMP_NUM_THREADS="3").stdout == "3\n"
     assert task(4).returncode != 0
     assert "send this file with sbatch" in task(None).stderr
 

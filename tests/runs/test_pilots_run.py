@@ -249,13 +249,17 @@ def test_a_cluster_trains_the_same_pilots(cluster, pair, trained, tmp_path):
     assert np.isfinite(collect_pilots(folder)[0].losses).all()
 
 
+def endless_python(place: Path) -> Path:
+    """Return an interpreter that tells its process and does nothing for long."""
+    endless = place / "python"
+    endless.write_text(f"#!/bin/bash\necho $$ > {place}/started.tmp\nmv {place}/started.tmp {place}/started\nexec sleep 100\n")  # fmt: skip
+    endless.chmod(0o755)
+    return endless
+
+
 def test_a_worker_that_dies_takes_its_pilot_with_it(tmp_path):
     """Another worker is given the pilot at once, and finds its folder free."""
-    endless = tmp_path / "python"
-    endless.write_text(
-        f"#!/bin/bash\necho $$ > {tmp_path}/started.tmp\nmv {tmp_path}/started.tmp {tmp_path}/started\nexec sleep 100\n"
-    )
-    endless.chmod(0o755)
+    endless = endless_python(tmp_path)
     code = "import sys; from mixstream.runs.pilots.cluster import train_alone; sys.executable = sys.argv[1]; train_alone(*sys.argv[2:])"
     command = [sys.executable, "-c", code, str(endless), "recipe", str(tmp_path / "logs" / "log")]
     with subprocess.Popen(command) as worker:
@@ -263,6 +267,38 @@ def test_a_worker_that_dies_takes_its_pilot_with_it(tmp_path):
         pilot = int((tmp_path / "started").read_text())
         assert Path(f"/proc/{pilot}").exists()
         worker.kill()
+    wait_until(lambda: not is_running(pilot))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("leave", ["cancel", "close"])
+def test_a_pilot_that_nobody_waits_for_ends(cluster, tmp_path, leave):
+    """After Ctrl-C a training that went on would hold the folder that the same command wants to go on in."""
+    import distributed
+
+    endless = endless_python(tmp_path)
+
+    def train(python, *own):
+        import sys
+
+        from mixstream.runs.pilots.cluster import train_alone
+
+        before, sys.executable = sys.executable, python
+        try:
+            return train_alone(*own)
+        finally:
+            sys.executable = before
+
+    with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
+        task = client.submit(train, str(endless), "recipe", str(tmp_path / "logs" / "log"), pure=False)
+        wait_until((tmp_path / "started").exists)
+        pilot = int((tmp_path / "started").read_text())
+        time.sleep(1.5)
+        assert is_running(pilot)  # it is wanted
+        if leave == "cancel":
+            client.cancel([task])
+            wait_until(lambda: not is_running(pilot))
     wait_until(lambda: not is_running(pilot))
 
 

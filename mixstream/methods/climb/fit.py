@@ -45,8 +45,8 @@ class Chosen:
 
     Attributes:
         law: of the best form, fitted to all runs.
-        errors: {form: held-out error of log L}; infinite where a fold did not converge; empty where there was
-            nothing to choose.
+        errors: {form: held-out error of log L}; infinite where the form, or a fold, did not converge; empty where
+            there was nothing to choose.
         residual: (K,) root mean square of log L - log L observed, of the runs fitted to.
         notes: what the pilots leave open, for people.
     """
@@ -81,8 +81,9 @@ def fit_law(runs: RunTable, form: str = AUTO, seed: int = 0, former: Law | None 
     names = list(FORMS) if form == AUTO else [form]
     if len(runs.sources) == 1:
         names = names[:1]  # a language alone: all forms are one
-    fitted = {name: _fit_all(name, observed) for name in names}
-    errors = _held_out(fitted, observed, _folds(kinds, seed)) if len(fitted) > 1 else {}
+    fitted = _fitted_forms(names, observed)
+    errors = _held_out(fitted, observed, _folds(kinds, seed)) if len(names) > 1 else {}
+    errors |= dict.fromkeys((name for name in names if name not in fitted), math.inf)
     best = min(errors, key=lambda name: errors[name]) if errors else names[0]
     if errors and not math.isfinite(errors[best]):
         raise FitError(
@@ -156,6 +157,22 @@ def _parameters(law: Law, number: int) -> Float64:
     if len(law.sizes) > 1:
         head += [math.log(law.size_scale[number]), law.size_exponent[number]]
     return np.concatenate([head, np.delete(law.transfer[:, number], number), np.delete(law.fading[:, number], number)])
+
+
+def _fitted_forms(names: list[str], observed: list[tuple[Observed, Int64]]) -> dict[str, list[Float64]]:
+    """Return the parameters of every language by form; without forms that do not converge.
+
+    Raises:
+        FitError: none converges; what the last said.
+    """
+    fitted = {}
+    for name in names:
+        try:
+            fitted[name] = _fit_all(name, observed)
+        except FitError:
+            if name == names[-1] and not fitted:
+                raise
+    return fitted
 
 
 def _fit_all(name: str, observed: list[tuple[Observed, Int64]]) -> list[Float64]:

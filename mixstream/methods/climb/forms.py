@@ -12,7 +12,8 @@ that is not read has r~_i = 0: they say nothing of it.
 
 Source: Guo et al. 2025, CLIMB (arXiv 2509.15556): transfer that falls as 1/D, saturation by eta, r~ = r alone.
 The exact formula of r~ could not be seen: F1 to F3 are our readings, and held-out error chooses among them.
-Ours too: r~ is kept above 0 by a smooth bend below 1e-4, so that slopes never vanish.
+Ours too: r~ is kept above 0 by a smooth bend below 1e-4, so that slopes never vanish. That is for fits and solutions:
+what is predicted there is nothing (nan).
 """
 
 from __future__ import annotations

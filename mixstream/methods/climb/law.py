@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixstream.errors import FitError
-from mixstream.methods.climb.forms import form_named, ratio_slopes, ratios
-from mixstream.mixture.simplex import Float64
+from mixstream.methods.climb.forms import BEND, form_named, ratio_slopes, ratios
+from mixstream.mixture.simplex import BoolArray, Float64
 
 SAME_SIZE = 1e-3  # model sizes that differ by less, relatively, are one
 
@@ -60,6 +60,11 @@ class Law:
     def ratios(self, proportions: Float64, tokens: Float64) -> Float64:
         """Return r~ (R, K) of proportions (R, K) and tokens (R,)."""
         return ratios(form_named(self.form), proportions, self.strength(tokens), self.saturation)
+
+    def tells(self, proportions: Float64, tokens: Float64) -> BoolArray:
+        """Return (R, K) whether r~ is what the form says, and not the bend that keeps it above 0."""
+        tells: BoolArray = self.ratios(proportions, tokens) >= BEND
+        return tells
 
     def ratio_slopes(self, proportions: Float64, tokens: float) -> tuple[Float64, Float64]:
         """Return r~ (K,) of one mixture (K,) and its slopes d r~_i / d r_l, (K, K)."""

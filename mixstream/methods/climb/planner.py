@@ -95,16 +95,32 @@ class Climb:
     def fit(self, runs: RunTable) -> Climb:
         """Return a planner fitted to `runs`; this one stays as it was.
 
-        One that is fitted already, to the same languages, keeps its form and starts from its law, and takes it that
-        there were enough runs: a bootstrap's refits are quick, and may lack a run.
-
         Raises:
             RunTableError: other sources than targets, a language with neither data nor neighbours, or runs of which
                 only some tell their model size.
             FitError: too few runs (how many are missing, of which kind), or no convergence.
         """
+        return self._fit(runs, None)
+
+    def refit(self, runs: RunTable) -> Climb:
+        """Return a planner fitted to runs drawn anew from those that this one was fitted to, as a bootstrap draws them.
+
+        It keeps the form and starts from the law, which is quick, and what the draw lacks stays as the law has it.
+
+        Raises:
+            RunTableError: other languages than those of the law.
+            FitError: it has not been fitted, or no convergence.
+        """
+        former = self._known()
+        if former.languages != runs.sources:
+            raise RunTableError(
+                f"runs of {', '.join(runs.sources[:8])} are no draw of those that the law was fitted to, of "
+                f"{', '.join(former.languages[:8])}; fit a planner to them"
+            )
+        return self._fit(runs, former)
+
+    def _fit(self, runs: RunTable, former: Fitted | None) -> Climb:
         check_languages(runs)
-        former = self._former(runs)
         measured = _measured(runs) if former is None else [n for n in runs.sources if n not in former.guesses]
         found = fit_law(
             _only(runs, measured), self.form, self.seed, None if former is None else _law_among(former, measured)
@@ -122,6 +138,8 @@ class Climb:
     ) -> Float64:
         """Return the (R, K) losses that the law expects, in the unit of the table it was fitted to.
 
+        nan where it says nothing: of a language that is hardly read (r~ below 1e-4).
+
         Args:
             proportions: (R, K), each row with sum 1.
             tokens: (R,) or one number: D.
@@ -133,7 +151,9 @@ class Climb:
         """
         fitted = self._known()
         shares = check_mixtures(proportions, fitted.languages)
-        return fitted.law.losses(shares, check_amounts("tokens", tokens, len(shares)), parameters)
+        amounts = check_amounts("tokens", tokens, len(shares))
+        losses = fitted.law.losses(shares, amounts, parameters)
+        return np.where(fitted.law.tells(shares, amounts), losses, math.nan)
 
     def allocate(
         self,
@@ -233,14 +253,6 @@ class Climb:
         if self.fitted is None:
             raise FitError("CLIMB has not been fitted; fit it to a table of runs first")
         return self.fitted
-
-    def _former(self, runs: RunTable) -> Fitted | None:
-        fits = (
-            self.fitted is not None
-            and self.fitted.languages == runs.sources
-            and self.form in (AUTO, self.fitted.law.form)
-        )
-        return self.fitted if fits else None
 
 
 def _measured(runs: RunTable) -> list[str]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -115,6 +116,11 @@ class ReceiverLaw:
         """Return log L, (n,)."""
         logs: Float64 = np.log(self._parts(x).loss)
         return logs
+
+    @property
+    def num_squared(self) -> int:
+        """P', residuals of the ridge."""
+        return len(self._ridge)
 
     def residuals(self, x: Float64) -> Float64:
         """Return log L - log L_n, then the ridge, (n + P',)."""
@@ -227,12 +233,22 @@ def fit_receiver(form: Form, observed: Observed, start: Float64 | None = None) -
 
 
 def _fitted(law: ReceiverLaw, starts: Float64, language: str) -> Float64:
-    return fit_from(
+    """Return the best fit of either solver: where the one creeps along a valley, the other is seldom held up too.
+
+    Raises:
+        FitError: neither converges.
+    """
+    solve = partial(
+        fit_from,
         starts,
         law.residuals,
         law.bounds,
         of=f"the law of {language!r}",
         jacobian=law.jacobian,
         delta=DELTA,
-        steps="dogbox",
-    ).parameters
+        num_squared=law.num_squared,
+    )
+    try:
+        return solve(steps="trf").parameters
+    except FitError:
+        return solve(steps="dogbox").parameters

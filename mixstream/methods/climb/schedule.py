@@ -5,10 +5,11 @@ force from D_{s-1} to D_s are those nearest (least squares) to
 
     x_s = ( D_s r*(D_s) - D_{s-1} r_{s-1} ) / (D_s - D_{s-1})        r_{s-1}: share of what was read until D_{s-1}
 
-that keep the floor, and leave every source what its floor asks of the rest of the run; so that r_s = r*(D_s) where that
-can be. What has been read cannot be unread: where r* falls faster than 1/D, x_s would be negative and r_s follows late.
-In the first phase x_1 = r*(D_1). All r* are sought within the region of the whole run, so that a scarce source is
-spread over it, not spent early.
+that keep the floor; so that r_s = r*(D_s) where that can be. What has been read cannot be unread: where r* falls faster
+than 1/D, x_s would be negative and r_s follows late. In the first phase x_1 = r*(D_1). All r* are sought within the
+region of the whole run, so that a scarce source is spread over it, not spent early: x_s sums to 1, so that the nearest
+proportions raise what is below its floor and lower the rest, and no source ever has more than its budget's share of
+what was read, r_s <= max(r*(D_s), r_{s-1}, floor).
 
 Ours: CLIMB (arXiv 2509.15556) finds that the optimum shifts with D, and allocates for the one D of a run.
 """
@@ -86,21 +87,19 @@ def dynamic(
     if ends[0] < 1 or (np.diff(ends) < 1).any():
         raise MixtureError(f"a run of {tokens:g} tokens is too short for {steps} phases; ask for fewer")
     wanted = np.array([best(float(end)) for end in ends])
-    proportions, reached = _followed(wanted, ends, tokens, region)
+    proportions, reached = _followed(wanted, ends, region)
     told = [dict(zip(names, row.tolist(), strict=True)) for row in proportions]
     changes = tuple(Change(at=f"{int(at)}tok", weights=row) for at, row in zip(ends[:-1], told[1:], strict=True))
     return Dynamic(weights=told[0], changes=changes, ends=ends, proportions=proportions, wanted=wanted, reached=reached)
 
 
-def _followed(wanted: Float64, ends: Float64, tokens: float, region: Region) -> tuple[Float64, Float64]:
+def _followed(wanted: Float64, ends: Float64, region: Region) -> tuple[Float64, Float64]:
     """Return the proportions (S, K) in force, and the shares (S, K) of what was read until each end."""
-    supply = region.most * tokens
     read, begun = np.zeros(len(region.least)), 0.0
     proportions, reached = [], []
     for goal, end in zip(wanted, ends, strict=True):
         length = end - begun
-        most = np.minimum((supply - read - region.least * (tokens - end)) / length, 1.0)
-        share = project_l2((goal * end - read) / length, region.least, np.maximum(most, region.least))
+        share = project_l2((goal * end - read) / length, region.least, np.ones_like(read))
         share = share / share.sum()
         read, begun = read + share * length, end
         proportions.append(share)

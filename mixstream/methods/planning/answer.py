@@ -5,6 +5,9 @@ objective other than the mean loss, a pull to a prior, a search that ended too e
 its reach and its errors.
 
     mean loss = sum_t w_t L_t,     w the planner's targets, all alike where it has none
+
+A law may be unable to tell a loss (nan), as CLIMB's of a language that is not read: so is the mean then, unless the
+loss has no weight, and a warning says so.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from mixstream.mixture.budget import MaxRepeats
 from mixstream.mixture.simplex import Float64
 
 SURE = 0.9  # of the refits must find the answer better than a baseline
+BEYOND_ERRORS = 2.0  # times the law's held-out error: a gain of less may be none, and what is chosen as best is flattered
 SAME = 1e-9  # mean losses that differ by less, relatively, are the same
 
 
@@ -38,8 +42,8 @@ class Beside:
         proportions: (K,), the rule's, or the nearest that floor and budgets allow.
         held: sources of which they do not allow the rule's.
         losses: (M,) that the law expects of it; None without a law.
-        mean_loss: of them; nan without a law.
-        wins: share of the refits that expect a lower mean loss of the answer; nan without refits.
+        mean_loss: of them; nan without a law, or where it cannot tell one.
+        wins: share of the refits that expect a lower mean loss of the answer; nan without refits that can tell.
     """
 
     name: str
@@ -169,17 +173,18 @@ def answer(
     found = _refitted(fitted, runs, run, mixtures, refits, resample, seed) if runs is not None and refits else None
     losses = run.expected_by(fitted, mixtures)
     weights = target_weights(getattr(fitted, "targets", None), names)
+    means = _means(losses, weights)
     expected = Expected(
         targets=names,
         target_weights=weights,
         losses=losses[0],
         loss_intervals=interval(found.losses[:, 0]) if found else None,
-        mean_loss=float(losses[0] @ weights),
-        mean_interval=interval(found.losses[:, 0] @ weights) if found else None,
+        mean_loss=float(means[0]),
+        mean_interval=interval(_means(found.losses[:, 0], weights)) if found else None,
         seen_error=float(np.median(relative_errors(fitted, runs))) if runs is not None else math.nan,
         heldout_error=found.heldout_error if found else math.nan,
     )
-    beside = _beside(run, losses @ weights, losses, found.losses @ weights if found else None)
+    beside = _beside(run, means, losses, _means(found.losses, weights) if found else None)
     near = None
     if told is not None:
         near = reach(told, own, run.tokens, parameters=run.parameters, repeats=own * run.tokens / run.sizes)
@@ -194,7 +199,12 @@ def answer(
         reach=near,
         refits=refits,
         failures=found.failures if found else (),
-        warnings=(*_doubts(expected, beside, found), *(near.warnings if near else ()), *_notes(fitted)),
+        warnings=(
+            *_untold(expected, beside),
+            *_doubts(expected, beside, found),
+            *(near.warnings if near else ()),
+            *_notes(fitted),
+        ),
     )
 
 
@@ -229,6 +239,13 @@ def _without_law(planner: Allocator, run: AskedRun) -> Answer:
     )
 
 
+def _means(losses: Float64, weights: Float64) -> Float64:
+    """Return the weighted means (...,) of losses (..., M); what counts nothing need not be told."""
+    counted = weights > 0
+    means: Float64 = losses[..., counted] @ weights[counted]
+    return means
+
+
 def _refitted(
     fitted: Planner, runs: RunTable, run: AskedRun, mixtures: Float64, num: int, resample: Resample, seed: int
 ) -> Bootstrap:
@@ -247,10 +264,31 @@ def _beside(run: AskedRun, means: Float64, losses: Float64, refits: Float64 | No
             held=one.held,
             losses=losses[number],
             mean_loss=float(means[number]),
-            wins=math.nan if refits is None else float((refits[:, 0] < refits[:, number]).mean()),
+            wins=math.nan if refits is None else _wins(refits[:, 0], refits[:, number]),
         )
         for number, one in enumerate(run.simple_mixtures(), start=1)
     )
+
+
+def _wins(own: Float64, other: Float64) -> float:
+    """Return in which share of the refits (B,) the own mean is the lower one, of those that know both."""
+    both = ~np.isnan(own + other)
+    return float((own[both] < other[both]).mean()) if both.any() else math.nan
+
+
+def _untold(expected: Expected, beside: Sequence[Beside]) -> list[str]:
+    """Return of which mixtures the law cannot tell which losses."""
+    mixtures = [("this answer", expected.losses), *((one.name, one.losses) for one in beside if one.losses is not None)]
+    told = []
+    for name, losses in mixtures:
+        missing = [target for target, loss in zip(expected.targets, losses, strict=True) if math.isnan(loss)]
+        if missing:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            told.append(
+                f"what the loss of {', '.join(missing[:5])}{more} would be by {name} is not known: the law says "
+                f"nothing of what is hardly read; a floor has it read"
+            )
+    return told
 
 
 def _doubts(expected: Expected, beside: Sequence[Beside], found: Bootstrap | None) -> list[str]:
@@ -263,8 +301,15 @@ def _doubts(expected: Expected, beside: Sequence[Beside], found: Bootstrap | Non
                 f"by its own law {names}{held} is better: a mean loss of {one.mean_loss:.5f} is expected of it, "
                 f"{expected.mean_loss:.5f} of this answer; take it, or another objective"
             )
-        elif one.wins < SURE and one.mean_loss > expected.mean_loss * (1 + SAME):
+            continue
+        gain = one.mean_loss / expected.mean_loss - 1
+        if one.wins < SURE and gain > SAME:
             told.append(f"that it is better than {names}{held} is not sure: {one.wins:.0%} of the refits say so")
+        if SAME < gain < BEYOND_ERRORS * expected.heldout_error:
+            told.append(
+                f"the gain over {names}{held} is {gain:.2%} of the loss, and the law errs by {expected.heldout_error:.2%} "
+                f"on runs that it has not seen: it may be no gain"
+            )
     if found is not None and found.failures:
         told.append(
             f"{len(found.failures)} of {found.num} refits failed, and the intervals are those of the others "

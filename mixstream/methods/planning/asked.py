@@ -55,13 +55,13 @@ class AskedRun:
         return np.clip(found, self.region.least, self.region.most)
 
     def expected_by(self, planner: Planner, mixtures: Float64) -> Float64:
-        """Return the (X, M) losses that a planner expects of (X, K) mixtures.
+        """Return the (X, M) losses that a planner expects of (X, K) mixtures; nan where its law cannot tell.
 
         Raises:
-            FitError: they are not finite.
+            FitError: they are infinite, or its law can tell none of a mixture.
         """
         losses = planner.predict(mixtures, self.tokens, parameters=self.parameters, unique=self.sizes)
-        if not np.isfinite(losses).all():
+        if np.isinf(losses).any() or np.isnan(losses).all(axis=1).any():
             raise FitError(f"{planner.name} expects losses of this run that are not finite; look at the runs' losses")
         return losses
 

@@ -61,15 +61,16 @@ def interval(values: Float64, level: float = LEVEL) -> Float64:
 
 
 def predict_runs(planner: Planner, runs: RunTable) -> Float64:
-    """Return the (R, M) losses that a fitted planner expects of runs."""
+    """Return the (R, M) losses that a fitted planner expects of runs; nan where its law cannot tell."""
     unique = runs.unique if np.isfinite(runs.unique).any() else None
     return planner.predict(runs.proportions, runs.tokens, parameters=runs.parameters, unique=unique)
 
 
 def relative_errors(planner: Planner, runs: RunTable) -> Float64:
-    """Return the relative errors |L^ - L| / L of a planner on all losses that runs have, in one row."""
-    errors: Float64 = np.abs(predict_runs(planner, runs) / runs.losses - 1)[~np.isnan(runs.losses)]
-    return errors
+    """Return the relative errors |L^ - L| / L of a planner on all losses that runs have and it tells, in one row."""
+    errors = np.abs(predict_runs(planner, runs) / runs.losses - 1)
+    told: Float64 = errors[~np.isnan(errors)]
+    return told
 
 
 def bootstrap(
@@ -85,7 +86,7 @@ def bootstrap(
     """Return what a planner answers when it is fitted again to runs drawn anew.
 
     Args:
-        fitted: the planner, fitted to `runs`; refits start from it.
+        fitted: the planner, fitted to `runs`; refits start from it, by its `refit` where it has one.
         runs: what it was fitted to.
         allocate: a refit -> (K,) proportions.
         predict: a refit -> (X, M) losses.
@@ -102,6 +103,7 @@ def bootstrap(
             f"bootstrap of {num} refits, resample={resample!r}; expected 2 or more, and one of "
             f"{', '.join(get_args(Resample))}"
         )
+    again: Callable[[RunTable], PlannerT] = getattr(fitted, "refit", fitted.fit)
     proportions, losses, errors, failures = [], [], [], []
     expected = predict_runs(fitted, runs) if resample == "residuals" else None
     for number in range(num):
@@ -110,7 +112,7 @@ def bootstrap(
             _drawn_runs(runs, random) if expected is None else (_drawn_losses(runs, expected, random), None)
         )
         try:
-            refit = fitted.fit(drawn)
+            refit = again(drawn)
             told = (
                 allocate(refit),
                 predict(refit),

@@ -2,7 +2,8 @@
 
     min over x in a box   sum_n H( f_n(x) )        H(f) = f^2 / 2 if |f| <= delta, else delta (|f| - delta / 2)
 
-Huber's loss, so that a run that went wrong does not decide the law. Solved by a trust region of Gauss-Newton
+Huber's loss, so that a run that went wrong does not decide the law; the last f may be a prior's, and always count
+f^2 / 2. Solved by a trust region of Gauss-Newton
 steps within the box (scipy's least_squares, "trf" or "dogbox").
 """
 
@@ -52,6 +53,7 @@ def fit_from(
     of: str,
     jacobian: Residuals | None = None,
     delta: float = math.inf,
+    num_squared: int = 0,
     max_evaluations: int = 2000,
     steps: Literal["trf", "dogbox"] = "trf",
     tolerance: float = TOLERANCE,
@@ -65,6 +67,7 @@ def fit_from(
         of: what is fitted, for the message.
         jacobian: (P,) -> (n, P); None: by differences.
         delta: of Huber's loss, in the unit of the residuals; infinite: plain squares.
+        num_squared: of the last residuals, those of a prior, which count squared however large they are.
         max_evaluations: of each start.
         steps: trf keeps off the bounds, which may make long valleys slow; dogbox goes straight, and needs a Jacobian of
             full rank (a ridge gives one).
@@ -79,7 +82,7 @@ def fit_from(
         residuals,
         jac="2-point" if jacobian is None else jacobian,
         bounds=(least, most),
-        loss="linear" if math.isinf(delta) else "huber",
+        loss="linear" if math.isinf(delta) else partial(_huber, num_squared=num_squared),
         f_scale=1.0 if math.isinf(delta) else delta,
         method=steps,
         x_scale="jac",
@@ -98,6 +101,14 @@ def fit_from(
         if not finite:
             raise FitError(f"{of}: the law is not finite at any of {len(inside)} starts; look for runs that went wrong")
         return _best_of(solve, finite, of, max_evaluations)
+
+
+def _huber(z: Float64, num_squared: int) -> Float64:
+    """Return 2 H / delta^2 and its two derivatives, (3, n), at z = (f / delta)^2; of the last ones, of f^2 / 2."""
+    far = (z > 1) & (np.arange(len(z)) < len(z) - num_squared)
+    root = np.sqrt(np.where(far, z, 1.0))
+    loss: Float64 = np.stack([np.where(far, 2 * root - 1, z), 1 / root, np.where(far, -0.5 / root**3, 0.0)])
+    return loss
 
 
 def _best_of(

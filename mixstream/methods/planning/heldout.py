@@ -31,7 +31,7 @@ class HeldOut:
 
     Attributes:
         runs: their names.
-        errors: (R', M) of the law; nan where a run has no loss.
+        errors: (R', M) of the law; nan where a run has no loss, or the law cannot tell it.
         of_means: (R', M) of the mean of the other runs.
         folds: in how many fits.
     """

@@ -58,7 +58,8 @@ class Planner(Allocator, Protocol):
     def fit(self: PlannerT, runs: RunTable) -> PlannerT:
         """Return a planner fitted to `runs`; this one stays as it was.
 
-        Fitted before, it starts from where it is, so that a bootstrap's refits are quick.
+        Fitted before, it may start from where it is, so that a bootstrap's refits are quick. One whose `fit` would
+        refuse a resample that lacks a run has a method `refit` for it, of the same face.
 
         Raises:
             RunTableError: the table lacks what the law needs.
@@ -74,7 +75,7 @@ class Planner(Allocator, Protocol):
         parameters: Float64 | float = math.nan,
         unique: Float64 | None = None,
     ) -> Float64:
-        """Return the (R, M) losses that the law expects, in the unit of the table it was fitted to.
+        """Return the (R, M) losses that the law expects, in the unit of the runs it was fitted to; nan: it cannot tell.
 
         Args:
             proportions: (R, K), each row with sum 1.

@@ -1,7 +1,10 @@
 """Pilots on a Dask cluster: a task trains one, in a process of its own, which a worker that dies takes with it.
 
 A worker has as many pilots at a time as it has threads, so start one a machine, or one a GPU:
-``CUDA_VISIBLE_DEVICES=0 dask worker tcp://host:8786 --nthreads 1``. All see the same files under the same paths.
+``CUDA_VISIBLE_DEVICES=0 dask worker tcp://host:8786 --nthreads 1``. Dask has what a worker starts compute on one core;
+to train on more of them, start the worker with ``OMP_NUM_THREADS=16``. All see the same files under the same paths.
+
+A training ends when nobody waits for it any longer: the command was stopped, or another pilot failed.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +24,7 @@ from mixstream.runs.folder import Result
 from mixstream.runs.pilots.outcome import check_failed, waiting
 from mixstream.runs.pilots.written import PilotsFolder
 
+POLL_SECONDS = 0.5  # between looks at whether a training is still wanted
 CLUSTER_SECONDS = 30  # that a scheduler may take to answer
 PR_SET_PDEATHSIG = 1
 
@@ -95,19 +100,33 @@ def train_alone(recipe: str, log: str) -> Ended:
     """Train one pilot in a process of its own; a task of the cluster."""
     command = [sys.executable, "-m", "mixstream.cli", "train", recipe]
     Path(log).parent.mkdir(parents=True, exist_ok=True)
-    with Path(log).open("w", encoding="utf-8") as file:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            check=False,
-            preexec_fn=_end_with_parent,
-        )
-    if done.returncode == 0:
+    with (
+        Path(log).open("w", encoding="utf-8") as file,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent
+        ) as process,
+    ):
+        while process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_SECONDS)
+            if not _is_wanted():
+                process.kill()  # its newest checkpoint is whole, as after any other kill
+    if process.returncode == 0:
         return Ended(0, "")
     lines = Path(log).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return Ended(done.returncode, lines[-1].removeprefix("error: ").removeprefix("run 'base': ") if lines else "")
+    return Ended(process.returncode, lines[-1].removeprefix("error: ").removeprefix("run 'base': ") if lines else "")
+
+
+def _is_wanted() -> bool:
+    """Return whether the cluster still waits for the task that this thread runs; Dask never stops one by itself."""
+    from distributed import get_worker
+
+    try:
+        worker = get_worker()
+    except ValueError:  # no task
+        return True
+    task = worker.state.tasks.get(worker.get_current_task())
+    return task is not None and task.state in ("executing", "long-running")
 
 
 def _end_with_parent() -> None:

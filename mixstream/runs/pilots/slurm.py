@@ -9,11 +9,11 @@ from pathlib import Path
 SCRIPT = """\
 #!/bin/bash
 # {count} pilots as an array: sbatch {name}
-# Options of your cluster stand on its command line (sbatch --partition=... --gres=gpu:1 {name}) or are added below.
+# Options of your cluster stand on its command line (sbatch --gres=gpu:1 --cpus-per-task=8 {name}) or are added below.
 # Sent again, tasks whose pilot has ended end at once, and the others go on from their newest checkpoint.
 #SBATCH --job-name=pilots
 #SBATCH --array=0-{last}
-#SBATCH --output={logs}/%a.log
+#SBATCH --output="{logs}/%a.log"
 set -euo pipefail
 : "${{SLURM_ARRAY_TASK_ID:?is not set: send this file with sbatch, or set it to a number from 0 to {last}}}"
 python=${{PYTHON:-{python}}}
@@ -25,6 +25,9 @@ pilot=${{pilots[SLURM_ARRAY_TASK_ID]}}
 if [ -e "$folder/runs/$pilot/result.json" ]; then
   echo "$pilot: complete"
   exit 0
+fi
+if [ -n "${{SLURM_CPUS_ON_NODE:-}}" ]; then  # pilots beside each other on a node keep to their own cores
+  export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-$SLURM_CPUS_ON_NODE}}"
 fi
 exec "$python" -m mixstream.cli train "$folder/recipes/$pilot.yaml"
 """

@@ -11,7 +11,7 @@ import pytest
 from climb_pilots import ALONE_BUDGETS, BUDGETS, anywhere, pilots, planted
 
 from mixstream.errors import BudgetError, FitError, FloorError, RunTableError
-from mixstream.methods.climb import Climb, receiver
+from mixstream.methods.climb import Climb, fit, receiver
 from mixstream.methods.climb.allocate import allocate
 from mixstream.methods.climb.fit import _all_observed, _references, fit_law
 from mixstream.methods.climb.forms import FORMS, form_named
@@ -72,12 +72,45 @@ def test_it_is_the_same_by_the_same_seed():
 def test_a_refit_starts_from_the_law_and_needs_not_every_run(fitted):
     law, runs, climb = fitted
     drawn = np.random.default_rng(0).integers(0, len(runs), len(runs))
-    refit = climb.fit(runs.rows(drawn))
+    refit = climb.refit(runs.rows(drawn))
     assert refit.fitted.law.form == climb.fitted.law.form
     error = np.abs(refit.predict(OTHER_MIXTURES, 4e9) / law.losses(OTHER_MIXTURES, np.full(100, 4e9)) - 1)
     assert np.median(error) < 0.02
-    same = climb.fit(runs).predict(OTHER_MIXTURES, 4e9)
+    same = climb.refit(runs).predict(OTHER_MIXTURES, 4e9)
     assert same == pytest.approx(climb.predict(OTHER_MIXTURES, 4e9), rel=1e-4)
+
+
+@pytest.mark.parametrize(("true", "seed"), [("F1", 7), ("F2", 2)])
+def test_a_fit_that_one_solver_does_not_end_is_ended_by_the_other(true, seed, monkeypatch):
+    """Strong transfers in a wrong form: a long valley, along which one of the two solvers creeps."""
+    law = planted(true, 3, seed)
+    runs = pilots(replace(law, transfer=3 * law.transfer, fading=3 * law.fading), seed)
+    assert np.isfinite(Climb(form="F3").fit(runs).predict(np.full((1, 3), 1 / 3), 4e9)).all()
+    tried = receiver.fit_from
+    monkeypatch.setattr(receiver, "fit_from", lambda *own, **more: tried(*own, **{**more, "steps": STALLED[true]}))
+    with pytest.raises(FitError, match="no fit converged"):
+        Climb(form="F3").fit(runs)
+
+
+STALLED = {"F1": "dogbox", "F2": "trf"}
+
+
+def test_a_form_that_does_not_converge_is_not_chosen(monkeypatch):
+    runs = pilots(planted("F3", 2, 3), 3)
+    fit_one = fit.fit_receiver
+
+    def stalled(form, *own):
+        if form is not FORMS["F1"]:
+            raise FitError("no fit converged")
+        return fit_one(form, *own)
+
+    monkeypatch.setattr(fit, "fit_receiver", stalled)
+    fitted = Climb(seed=1).fit(runs).fitted
+    assert fitted.law.form == "F1"
+    assert fitted.errors["F2"] == fitted.errors["F3"] == math.inf
+    monkeypatch.setattr(fit, "fit_receiver", lambda *own: stalled(None))
+    with pytest.raises(FitError, match="no fit converged"):
+        Climb(seed=1).fit(runs)
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
@@ -154,6 +187,19 @@ def test_a_law_of_one_size_says_nothing_of_another():
         silent.predict(shares, 4e9, parameters=1e8)
     with pytest.raises(FitError, match="a model of -1 parameters"):
         silent.predict(shares, 4e9, parameters=-1)
+
+
+def test_a_fitted_planner_is_fitted_anew_and_refuses_too_few_runs_as_another_does(fitted):
+    law, runs, climb = fitted
+    with pytest.raises(FitError, match="too few runs for CLIMB's law of 4 languages"):
+        climb.fit(runs.rows(np.arange(8)))
+    other = pilots(planted("F1", K, 7), 7)
+    if law.form == "F3":
+        assert (climb.fit(other).fitted.law.transfer == Climb(seed=1).fit(other).fitted.law.transfer).all()
+    with pytest.raises(RunTableError, match="runs of l0, l1 are no draw of those that the law was fitted to, of l0, l1, l2, l3"):  # fmt: skip
+        climb.refit(TestBadInput.runs)
+    with pytest.raises(FitError, match="CLIMB has not been fitted"):
+        Climb().refit(runs)
 
 
 class TestTooFewRuns:

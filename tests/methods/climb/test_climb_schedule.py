@@ -48,7 +48,7 @@ def test_floors_and_budgets_hold_however_the_optimum_moves(seed, steps, first, f
     )
     assert found.proportions.sum(axis=1) == pytest.approx(np.ones(steps), abs=1e-12)
     assert (found.proportions >= floor - 1e-9).all()
-    assert (found.reached[-1] <= most + 1e-9).all()
+    assert (found.reached <= most + 1e-9).all()  # at any time
     assert found.reached[0] == pytest.approx(found.wanted[0])
 
 

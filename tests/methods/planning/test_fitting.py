@@ -56,6 +56,26 @@ def test_the_objective_is_hubers():
     assert np.abs(power_law(found.parameters) - truth).max() < 0.2 * np.abs(power_law(plain.parameters) - truth).max()
 
 
+def test_a_prior_counts_squared_however_far_it_pulls():
+    """The residuals of a prior stay squares, beyond Huber's delta as well."""
+    seen = power_law([1.0, 0.4, 2.0])
+    seen[3] += 2.0
+    prior = np.array([3.0, 0.0, 0.5])
+
+    def residuals(x):
+        return np.append(power_law(x) - seen, 0.3 * (x - prior))
+
+    def objective(x):
+        far, pull = np.abs(power_law(x) - seen), 0.3 * (x - prior)
+        return float(np.where(far <= 0.05, far**2 / 2, 0.05 * (far - 0.025)).sum() + pull @ pull / 2)
+
+    found = fit_from(STARTS, residuals, BOX, of="law", delta=0.05, num_squared=3)
+    slow = minimize(objective, found.parameters + 0.1, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12})
+    assert np.abs(found.residuals[-3:]).max() > 0.1
+    assert found.objective == pytest.approx(objective(found.parameters), rel=1e-9)
+    assert found.objective == pytest.approx(slow.fun, rel=1e-6)
+
+
 def test_a_jacobian_changes_nothing_but_the_time():
     def residuals(x):
         return power_law(x) - power_law([1.0, 0.4, 2.0]) - 0.1 * np.sin(TOKENS)
