@@ -29,7 +29,9 @@ from mixstream.mixture.budget import MaxRepeats
 from mixstream.mixture.simplex import Float64
 
 SURE = 0.9  # of the refits must find the answer better than a baseline
-BEYOND_ERRORS = 2.0  # times the law's held-out error: a gain of less may be none, and what is chosen as best is flattered
+BEYOND_ERRORS = (
+    2.0  # times the law's held-out error: a gain of less may be none, and what is chosen as best is flattered
+)
 SAME = 1e-9  # mean losses that differ by less, relatively, are the same
 
 
@@ -307,8 +309,8 @@ def _doubts(expected: Expected, beside: Sequence[Beside], found: Bootstrap | Non
             told.append(f"that it is better than {names}{held} is not sure: {one.wins:.0%} of the refits say so")
         if SAME < gain < BEYOND_ERRORS * expected.heldout_error:
             told.append(
-                f"the gain over {names}{held} is {gain:.2%} of the loss, and the law errs by {expected.heldout_error:.2%} "
-                f"on runs that it has not seen: it may be no gain"
+                f"the gain over {names}{held} is {gain:.2%} of the loss, and on runs that it has not seen the law errs by "
+                f"{expected.heldout_error:.2%}: it may be none"
             )
     if found is not None and found.failures:
         told.append(

@@ -246,3 +246,14 @@ def test_what_a_fit_left_open_is_told():
             return replace(super().fit(runs), fitted=Notes())
 
     assert "two budgets only" in answer(Noted(), bowl_table(BEST), SIZES, 1e9).warnings
+
+
+def test_a_gain_within_the_errors_of_the_law_is_told():
+    """What is chosen as best is where the law flatters most, so a gain must be beyond its errors."""
+    noisy = answer(Bowl(), bowl_table((0.34, 0.33, 0.33), noise=0.1, num_runs=14), SIZES, 1e9, refits=20)
+    (told,) = [own for own in noisy.warnings if own.startswith("the gain over uniform")]
+    gain = noisy.beside[1].mean_loss / noisy.expected.mean_loss - 1
+    assert 0 < gain < 2 * noisy.expected.heldout_error
+    assert f"is {gain:.2%} of the loss, and on runs that it has not seen the law errs by" in told
+    exact = answer(Bowl(), bowl_table(BEST), SIZES, 1e9, refits=20)
+    assert not [own for own in exact.warnings if own.startswith("the gain over")]
