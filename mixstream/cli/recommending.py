@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,8 +45,9 @@ def recommend(
     if (streams is None) == (size is None):
         raise typer.BadParameter("give --streams, or --size NAME=TOKENS for each source")
     learnt = read_all(runs) if runs else None
+    budgets: Mapping[str, float] = {"*": MOST_REPEATS} | (parse_repeats(max_repeats) or {})
     if streams is not None:
-        sizes = _sizes_of(streams, token_column, learnt.sources if learnt else None)
+        sizes, budgets = _of_streams(streams, token_column, learnt.sources if learnt else None, budgets)
     else:
         sizes = parse_sizes(size or [])
     amount = parse_amount(tokens, "--tokens")
@@ -54,7 +56,7 @@ def recommend(
         amount,
         parameters=math.nan if parameters is None else parse_amount(parameters, "--parameters"),
         runs=learnt,
-        max_repeats=parse_repeats(max_repeats) or MOST_REPEATS,
+        max_repeats=budgets,
         floor=floor,
         refits=bootstrap,
         seed=seed,
@@ -62,15 +64,17 @@ def recommend(
     _show(found, sizes, amount)
 
 
-def _sizes_of(streams: str, token_column: str | None, sources: tuple[str, ...] | None) -> dict[str, float]:
-    """Return the tokens of each stream, or of each source of the runs."""
-    from mixstream.methods.planning.sources import sizes_by_source, streams_of
+def _of_streams(
+    streams: str, token_column: str | None, sources: tuple[str, ...] | None, max_repeats: Mapping[str, float]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the tokens and the repeat budgets of each stream, or of each source of the runs."""
+    from mixstream.methods.planning.sources import budgets_by_source, sizes_by_source, streams_of
     from mixstream.streams.catalog import Catalog
 
     catalog = Catalog.open(streams, token_column=token_column)
-    if sources is None:
-        return {name: float(count) for name, count in catalog.tokens.items()}
-    return sizes_by_source(streams_of(sources, {one.name: one.language for one in catalog}), catalog.tokens)
+    names = tuple(catalog.tokens) if sources is None else sources
+    groups = streams_of(names, {one.name: one.language for one in catalog})
+    return sizes_by_source(groups, catalog.tokens), budgets_by_source(groups, max_repeats)
 
 
 def _show(found: Recommendation, sizes: dict[str, float], tokens: int) -> None:

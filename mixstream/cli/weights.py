@@ -89,6 +89,7 @@ def weights(
     own: Given = dict(options.values())
     name = asked[0].partition(":")[0]
     if name not in NAMES:
+        _check_there(asked)
         _refuse(
             {**planning, **fitting, **own}, "is for a METHOD; what runs learnt is averaged by --last or --last-batches"
         )
@@ -143,17 +144,27 @@ def _refuse(options: Given, why: str) -> None:
             raise typer.BadParameter(f"{flag} {why}")
 
 
+def _check_there(runs: list[str]) -> None:
+    """Refuse what is neither a method nor there, before its options are refused: most often a method's name mistyped.
+
+    Raises:
+        StateError: with the nearest method.
+    """
+    from mixstream.methods.planning.registry import NAMES
+
+    for run in runs:
+        if not Path(run).exists():
+            raise StateError(
+                f"{run}: neither a run's folder nor a method ({SHOWN}){nearest(run.partition(':')[0], NAMES)}"
+            )
+
+
 def _average(runs: list[Path], out: Path, last: float | None, last_batches: int | None) -> None:
     """Average the weights that runs learnt: over the batches of each, and over the runs."""
     from mixstream.methods.learning.averaging import aggregate
-    from mixstream.methods.planning.registry import NAMES
     from mixstream.runs.learnt import learnt_by, save_aggregate
     from mixstream.runs.sections import AverageRecipe
 
-    for run in runs:
-        if not run.exists():
-            name = str(run).partition(":")[0]
-            raise StateError(f"{run}: neither a run's folder nor a method ({SHOWN}){nearest(name, NAMES)}")
     share = LAST if last is None else last
     part = f"the last {share:.0%}" if last_batches is None else f"the last {last_batches:,} batches"
     average = AverageRecipe(last=share) if last_batches is None else AverageRecipe(last_batches=last_batches)

@@ -32,14 +32,15 @@ from typing import ClassVar
 import numpy as np
 
 from mixstream.errors import FitError, RunTableError, nearest
-from mixstream.methods.atlas_fit import fit_law, model_sizes
+from mixstream.methods.atlas_fit import fit_law
 from mixstream.methods.atlas_law import AtlasLaw
 from mixstream.methods.planning.allocating import Region, minimise, region_of
-from mixstream.methods.planning.checks import SAME, check_amounts, check_mixtures, check_option
+from mixstream.methods.planning.checks import SAME, check_amounts, check_mixtures, check_option, knows_sizes
 from mixstream.methods.planning.planner import target_weights
 from mixstream.methods.planning.table import RunTable
 from mixstream.mixture.simplex import Float64, is_real
 
+ONCE = 1 + 1e-9  # repeats up to here are none: what a budget of 1 allows, and rounding
 Transfer = Mapping[str, Mapping[str, float]]
 
 
@@ -117,7 +118,7 @@ class Atlas:
                 )
         given = None if self.transfer is None else given_transfer(self.transfer, runs.sources, runs.targets)
         known = self.law is not None and (self.law.sources, self.law.targets) == (runs.sources, runs.targets)
-        before = self.law if known and self.law is not None and self.law.sized == model_sizes(runs) else None
+        before = self.law if known and self.law is not None and self.law.sized == knows_sizes(runs, "atlas") else None
         return replace(self, law=fit_law(runs, given, self.saturation, self.delta, before))
 
     def predict(
@@ -139,7 +140,7 @@ class Atlas:
         count = len(shares)
         amounts = check_amounts("tokens", tokens, count)
         sizes = np.array(np.broadcast_to(math.inf if unique is None else unique, shares.shape), dtype=np.float64)
-        if np.isnan(law.saturation) and (shares * amounts[:, None] > sizes).any():
+        if np.isnan(law.saturation) and (shares * amounts[:, None] > sizes * ONCE).any():
             raise FitError(self._unknown_repeats("the mixtures that are asked about do"))
         return law.losses(shares * amounts[:, None], sizes, self._model_sizes(law, parameters, count))
 
@@ -175,6 +176,7 @@ class Atlas:
         if law.sized:
             return check_amounts("parameters, as the runs were of several model sizes,", parameters, count)
         asked = np.broadcast_to(np.asarray(parameters, dtype=np.float64), (count,))
+        check_amounts("parameters", asked[~np.isnan(asked)], int((~np.isnan(asked)).sum()))
         far = np.abs(np.log(asked / law.parameters)) > math.log(SAME)  # never of nan
         if far.any():
             raise FitError(
@@ -184,7 +186,7 @@ class Atlas:
         return np.full(count, law.reference_parameters)
 
     def _check_no_repeats(self, region: Region, tokens: float, sizes: Float64) -> None:
-        could = region.most * tokens > sizes * (1 + 1e-9)
+        could = region.most * tokens > sizes * ONCE
         if could.any():
             raise FitError(self._unknown_repeats(f"the budgets of {int(could.sum())} sources allow it"))
 
@@ -204,8 +206,10 @@ def given_transfer(transfer: Transfer, sources: tuple[str, ...], targets: tuple[
     """Return (M, K) tau of a given matrix, 1 from a language to itself.
 
     Raises:
-        RunTableError: an unknown name, a pair that is missing, or a tau that is no number above -1.
+        RunTableError: no matrix, an unknown name, a pair that is missing, or a tau that is no number above -1.
     """
+    if not isinstance(transfer, Mapping) or not all(isinstance(row, Mapping) for row in transfer.values()):
+        raise RunTableError(f"transfer is {str(transfer)[:60]}; expected {{source: {{target: worth}}}} of all pairs")
     for kind, names, known in (
         ("source", list(transfer), sources),
         ("target", [target for row in transfer.values() for target in row], (*targets, *sources)),

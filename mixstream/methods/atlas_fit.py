@@ -12,9 +12,9 @@ from functools import partial
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from mixstream.errors import FitError, RunTableError
+from mixstream.errors import FitError
 from mixstream.methods.atlas_law import LEAST_SHARE, AtlasLaw, effective_tokens
-from mixstream.methods.planning.checks import SAME, with_losses
+from mixstream.methods.planning.checks import knows_sizes, with_losses
 from mixstream.methods.planning.fitting import TOLERANCE, Fit, fit_from
 from mixstream.methods.planning.table import RunTable
 from mixstream.mixture.simplex import Float64
@@ -26,28 +26,6 @@ REPEATS = (-0.5, 3.0)  # of log10 R*
 GRID = 8
 ROUGH = 1e-6  # tolerance of fits while R* is sought
 FAILED = 1e12  # in place of the objective of fits that have not converged
-
-
-def model_sizes(runs: RunTable) -> bool:
-    """Return whether the runs are of enough model sizes, 3, for a term of their own.
-
-    Raises:
-        RunTableError: model sizes are told of some runs only.
-        FitError: there are two.
-    """
-    told = runs.parameters[~np.isnan(runs.parameters)]
-    if 0 < len(told) < len(runs):
-        raise RunTableError(
-            f"atlas: parameters are told of {len(told)} of {len(runs)} runs; tell those of all, or of none"
-        )
-    steps = np.diff(np.log(np.sort(told))) > math.log(SAME)
-    different = 1 + int(steps.sum())
-    if different == 2:
-        raise FitError(
-            f"atlas: runs of 2 model sizes, {told.min():,.0f} and {told.max():,.0f}, cannot tell A from alpha; runs "
-            f"of 1 more size are missing, or fit it to those of one"
-        )
-    return different > 2
 
 
 def fit_law(
@@ -137,7 +115,7 @@ class _Fitting:
     """The laws of all targets of a table, for one R* after the other; each starts where the last one ended."""
 
     def __init__(self, runs: RunTable, transfer: Float64 | None, delta: float, before: AtlasLaw | None) -> None:
-        self.sized = model_sizes(runs)
+        self.sized = knows_sizes(runs, "atlas")
         self.reference_tokens = float(np.exp(np.log(runs.tokens).mean()))
         self.reference_parameters = float(np.exp(np.log(runs.parameters).mean())) if self.sized else 1.0
         self.own = [runs.sources.index(target) for target in runs.targets]

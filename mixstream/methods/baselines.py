@@ -27,7 +27,7 @@ import numpy as np
 from mixstream.errors import BudgetError, WeightsError, nearest
 from mixstream.methods.planning.allocating import region_of
 from mixstream.methods.planning.planner import Allocator
-from mixstream.mixture.simplex import Float64, check_weights, is_real
+from mixstream.mixture.simplex import Float64, check_weights, is_real, round_up
 from mixstream.mixture.weights import MAX_EXPONENT, natural, read_weights, temperature, uniform, unimax
 
 RULES = ("natural", "uniform", "temperature:EXPONENT", "unimax:MAX_REPEATS", "fixed:FILE")
@@ -60,7 +60,9 @@ class Baseline(ABC):
             WeightsError: weights were given of other sources.
         """
         region = region_of(tokens, sizes, budgets, floor)
-        return region.project(self.wanted(tokens, sizes))
+        wanted = self.wanted(tokens, sizes)
+        allowed = ((wanted >= region.least) & (wanted <= region.most)).all()
+        return wanted if allowed else region.project(wanted)  # which gives a source of weight 0 next to nothing
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class UniMax(Baseline):
         if supply < tokens * (1 - 1e-12):
             raise BudgetError(
                 f"unimax:{self.max_repeats:g} supplies {supply:,.0f} tokens, the run needs {tokens:,.0f}; allow "
-                f"{tokens / math.fsum(sizes):.3g} repeats or more, or ask for fewer tokens"
+                f"{round_up(tokens / math.fsum(sizes))} repeats or more, or ask for fewer tokens"
             )
         return unimax(sizes, self.max_repeats, tokens)
 

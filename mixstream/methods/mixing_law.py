@@ -142,7 +142,7 @@ class ExponentialPlanner(ABC):
         before = self.law if self.law is not None and self.law.exponents.shape[1] == len(used.sources) else None
         fitted = []
         for number, target in enumerate(used.targets):
-            own, losses = with_losses(used, number, count, self.name, told)
+            own, losses = with_losses(used, number, count, self.name, told, mixtures_only=True)
             start = None
             if before is not None and target in before.targets:
                 place = before.targets.index(target)

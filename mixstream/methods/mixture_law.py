@@ -19,9 +19,10 @@ import numpy as np
 
 from mixstream.errors import FitError, RunTableError
 from mixstream.methods.planning.allocating import minimise, region_of
+from mixstream.methods.planning.checks import check_amounts, check_mixtures, knows_sizes
 from mixstream.methods.planning.planner import target_weights
 from mixstream.methods.planning.table import RunTable
-from mixstream.methods.repetition_fit import DELTA, Penalty, fit_loss, form_of, has_any_size
+from mixstream.methods.repetition_fit import DELTA, NAME, Penalty, fit_loss, form_of
 from mixstream.methods.repetition_law import LossLaw
 from mixstream.mixture.simplex import Float64
 
@@ -103,8 +104,9 @@ class MixtureLaw:
         """Return a planner fitted to `runs`, from where this one is if it was fitted to the same sources and targets.
 
         Raises:
-            RunTableError: runs of two model sizes, or of sizes told for some only, or a penalty that fits no source.
-            FitError: too few runs, nothing repeated, unknowns that the runs do not determine, no convergence.
+            RunTableError: model sizes that are told of some runs only, or a penalty that fits no source.
+            FitError: two model sizes, too few runs, nothing repeated, unknowns that the runs do not determine, or no
+                convergence.
         """
         target_weights(self.targets, runs.targets)
         before = self._laws_before(runs)
@@ -147,18 +149,15 @@ class MixtureLaw:
 
         Raises:
             FitError: not fitted, or the laws know of several model sizes and none is told.
-            RunTableError: proportions of another number of sources, tokens or sizes that are not above 0.
+            RunTableError: mixtures of other sources, or that do not sum to 1; tokens or sizes that are not above 0.
         """
         fitted = self._fitted()
-        shares = np.atleast_2d(np.asarray(proportions, dtype=np.float64))
-        count, sources = shares.shape
-        if sources != len(fitted.sources):
-            raise RunTableError(f"proportions of {sources} sources; the law was fitted to {len(fitted.sources)}")
-        total = np.array(np.broadcast_to(tokens, (count,)), dtype=np.float64)
+        shares = check_mixtures(proportions, fitted.sources)
+        count = len(shares)
+        total = check_amounts("tokens", tokens, count)
         sizes = np.array(np.broadcast_to(math.inf if unique is None else unique, shares.shape), dtype=np.float64)
-        for what, values, limit in (("tokens", total, math.inf), ("unique tokens", sizes, math.nan)):
-            if not ((values > 0) & (values != limit)).all():
-                raise RunTableError(f"{what}: found {np.min(values):g}, expected numbers above 0")
+        if not (sizes > 0).all():
+            raise RunTableError(f"unique tokens: found {np.min(sizes):g}, expected numbers above 0")
         models = self._sizes(parameters, count)
         return np.stack([law.losses(shares, total, models, sizes) for law in fitted.laws], axis=1)
 
@@ -194,14 +193,14 @@ class MixtureLaw:
         finite = np.where(np.isfinite(unique), unique, tokens)
         natural = region.project(finite / finite.sum())
         starts = np.vstack([region.starts(5, self.seed), natural])
-        return minimise(region, objective, of="the repetition law", starts=starts).proportions
+        return minimise(region, objective, of=NAME, starts=starts).proportions
 
     def _laws_before(self, runs: RunTable) -> tuple[LossLaw, ...] | None:
         """Return the laws of the fit before, if they are of the same form as those of these runs."""
         before = self.fitted
         if before is None or (before.sources, before.targets) != (runs.sources, runs.targets):
             return None
-        same = all(law.any_size == has_any_size(runs) for law in before.laws)
+        same = all(law.any_size == knows_sizes(runs, NAME) for law in before.laws)
         return before.laws if same else None
 
     def _fitted(self) -> FittedMixture:

@@ -23,13 +23,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixstream.errors import FitError
-from mixstream.methods.planning.fitting import fit_from
+from mixstream.methods.planning.fitting import Residuals, fit_from
 from mixstream.methods.repetition import effective_repeats, worth_of_next
 from mixstream.methods.repetition_law import least_on_log_grid
 from mixstream.mixture.simplex import Float64
 
 FLOPS_PER_PARAMETER_AND_TOKEN = 6.0
-NUM_UNKNOWNS = 7
+UNKNOWNS = ("E", "A", "B", "alpha", "beta", "R*_D", "R*_N")
+NUM_UNKNOWNS = len(UNKNOWNS)
+STEP = 1e-5  # of an unknown, to see what it moves
+SAME_DIRECTION = 1e-6  # of singular values, relative: below it an unknown is not determined
 DELTA = 1e-3  # of Huber's loss, on log losses
 LEAST_TOKENS_A_PARAMETER, MOST_TOKENS_A_PARAMETER = 1e-2, 1e6
 
@@ -163,10 +166,17 @@ def fit_data_constrained(
         start: a law to start from, beside others.
 
     Raises:
-        FitError: fewer than 7 runs, nothing repeated, losses that are none, or no convergence.
+        FitError: fewer than 7 runs, nothing repeated, losses that are none, unknowns that the runs do not determine,
+            or no convergence.
     """
-    if not (np.isfinite(losses) & (losses > 0)).all():
-        raise FitError(f"losses {losses[~(losses > 0)][:3].tolist()}; expected finite numbers above 0")
+    shapes = [np.shape(values) for values in (parameters, tokens, unique, losses)]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1:
+        raise FitError(
+            f"parameters, tokens, unique and losses are of shapes {shapes}; expected one number a run of each"
+        )
+    good = np.isfinite(losses) & (losses > 0)
+    if not good.all():
+        raise FitError(f"losses {losses[~good][:3].tolist()}; expected finite numbers above 0")
     if len(losses) < NUM_UNKNOWNS:
         raise FitError(
             f"{len(losses)} runs for the {NUM_UNKNOWNS} unknowns of the data-constrained law; "
@@ -186,9 +196,29 @@ def fit_data_constrained(
         tried.append(np.array([middle / 2, *scales, *np.log([exponent, exponent, saturation, saturation])]))
     least = np.array([0.0, -50.0, -50.0, *np.log([0.02, 0.02, 1e-2, 1e-2])])
     most = np.array([float(losses.min()), 100.0, 100.0, *np.log([2.0, 2.0, 1e3, 1e3])])
-    return _law(
-        fit_from(np.array(tried), residuals, (least, most), of="the data-constrained law", delta=DELTA).parameters
-    )
+    found = fit_from(np.array(tried), residuals, (least, most), of="the data-constrained law", delta=DELTA).parameters
+    _check_determined(residuals, found)
+    return _law(found)
+
+
+def _check_determined(residuals: Residuals, x: Float64) -> None:
+    """Refuse a law some of whose unknowns can move without moving a loss, as A with E in runs of one model size.
+
+    Raises:
+        FitError: with the unknowns.
+    """
+    steps = STEP * np.eye(NUM_UNKNOWNS)
+    slopes = np.stack([(residuals(x + step) - residuals(x - step)) / (2 * STEP) for step in steps], axis=1)
+    lengths = np.linalg.norm(slopes, axis=0)
+    _, values, directions = np.linalg.svd(slopes / np.where(lengths > 0, lengths, 1), full_matrices=False)
+    free = directions[values < SAME_DIRECTION * values[0]]
+    if len(free):
+        loose = [name for name, part in zip(UNKNOWNS, np.abs(free).max(axis=0), strict=True) if part > 0.1]
+        raise FitError(
+            f"the data-constrained law: the runs leave {len(free)} of its {NUM_UNKNOWNS} unknowns undetermined, among "
+            f"{', '.join(loose)}; vary model sizes (also beyond what the unique tokens can use), tokens and repeats "
+            f"independently"
+        )
 
 
 def _law(x: Float64) -> DataConstrainedLaw:

@@ -66,7 +66,7 @@ def offline_doremi(
     if np.isinf(losses).any() or not np.isfinite(reference).all():
         raise ScoreError("losses or the reference's are not finite; leave out the steps at which the run diverged")
     weights = np.full(losses.shape[1], 1 / losses.shape[1]) if start is None else start
-    if weights.shape != losses.shape[1:] or weights.min() < 0 or abs(weights.sum() - 1) > SUM_TOLERANCE:
+    if weights.shape != losses.shape[1:] or not (weights.min() >= 0 and abs(weights.sum() - 1) <= SUM_TOLERANCE):
         raise MixtureError(f"start is {np.asarray(start).tolist()}; expected {losses.shape[1]} weights with sum 1")
     excesses = np.maximum(losses - reference, 0)
     excess = np.zeros(losses.shape[1])

@@ -24,6 +24,7 @@ import numpy as np
 from mixstream.errors import FitError, RunTableError, nearest
 from mixstream.methods.mixture_law import FittedMixture, MixtureLaw
 from mixstream.methods.muennighoff import PUBLISHED
+from mixstream.methods.planning.bootstrap import LEVEL, bootstrap, interval
 from mixstream.methods.planning.table import RunTable
 from mixstream.methods.repeat_warnings import MOST_REPEATS, warnings_of_law, warnings_of_repeats
 from mixstream.methods.repetition_law import LossLaw
@@ -31,7 +32,6 @@ from mixstream.mixture.budget import MaxRepeats, repeat_budgets
 from mixstream.mixture.simplex import Float64, is_real
 
 SATURATIONS = (4.0, 40.0)  # the range of R* that papers report
-QUANTILES = (0.05, 0.95)
 UNSEEN = (
     "no runs of yours were given: the constants are those of English web text, and sources are taken to learn nothing "
     "from each other; trust neither the losses nor more than the order of the proportions"
@@ -84,6 +84,16 @@ class _Asked:
         return np.asarray(losses[0])
 
 
+@dataclass(frozen=True, eq=False)
+class _Likely:
+    """Ranges of proportions (2, K) and of losses (2, M), over what in words, and what failed refits said."""
+
+    proportions: Float64
+    losses: Float64
+    between: str
+    failures: tuple[str, ...]
+
+
 def recommend(
     sizes: Mapping[str, float],
     tokens: float,
@@ -111,23 +121,20 @@ def recommend(
 
     Raises:
         RunTableError: no sources, other sources than the law's, or sizes or tokens that are not above 0.
-        FitError: no model size where one is needed, a law that was not fitted and no runs, or no convergence.
+        FitError: no model size where one is needed, a law that was not fitted and no runs, or no convergence, also of
+            more than a quarter of the refits.
         BudgetError, FloorError: repeat budgets and floor leave no mixture.
     """
     names = _checked(sizes, law, runs, refits)
     told = [sizes[name] for name in names]
     budgets = [math.inf if limit is None else limit for limit in repeat_budgets(max_repeats, names)]
     asked = _Asked(tokens, np.array(told, dtype=np.float64), np.array(budgets), floor, parameters)
-    if runs is not None:
-        chosen = (law or MixtureLaw()).fit(runs)
-        others, failed = _refitted(chosen, runs, refits, seed)
-        between = f"the middle {QUANTILES[1] - QUANTILES[0]:.0%} of {len(others)} fits to resampled runs"
-    else:
-        chosen = law or without_runs(names, parameters)
-        others, failed = [chosen, *(_with_saturation(chosen, value) for value in SATURATIONS)], 0
-        between = f"R* from {SATURATIONS[0]:g} to {SATURATIONS[1]:g}, the range that papers report"
+    chosen = (law or MixtureLaw()).fit(runs) if runs is not None else law or without_runs(names, parameters)
     proportions = asked.proportions(chosen)
-    spread = _range([asked.proportions(one) for one in others], exact=runs is None)
+    if runs is None:
+        likely = _by_saturations(asked, chosen, proportions)
+    else:
+        likely = _by_refits(asked, chosen, proportions, runs, refits, seed)
     repeats = proportions * tokens / asked.unique
     fitted = chosen.fitted
     assert fitted is not None
@@ -136,18 +143,21 @@ def recommend(
         warnings.append(UNSEEN)
     else:
         warnings += warnings_of_law(fitted, tokens, repeats, parameters)
-    if failed:
-        warnings.append(f"{failed} of {refits} fits to resampled runs failed; the runs hardly determine the law")
+    if likely.failures:
+        warnings.append(
+            f"{len(likely.failures)} of {refits} fits to resampled runs failed; the runs hardly determine the law (the "
+            f"first: {likely.failures[0]})"
+        )
     return Recommendation(
         sources=tuple(names),
         targets=fitted.targets,
         proportions=proportions,
-        proportions_between=spread,
+        proportions_between=likely.proportions,
         repeats=repeats,
-        repeats_between=spread * tokens / asked.unique,
+        repeats_between=likely.proportions * tokens / asked.unique,
         losses=asked.losses(chosen, proportions),
-        losses_between=_range([asked.losses(one, proportions) for one in others], exact=runs is None),
-        between=between,
+        losses_between=likely.losses,
+        between=likely.between,
         warnings=tuple(warnings),
     )
 
@@ -209,23 +219,26 @@ def _checked(sizes: Mapping[str, float], law: MixtureLaw | None, runs: RunTable 
     return list(known)
 
 
-def _refitted(law: MixtureLaw, runs: RunTable, refits: int, seed: int) -> tuple[list[MixtureLaw], int]:
-    """Return the laws of runs drawn with replacement, and how many of them could not be fitted.
+def _by_refits(asked: _Asked, law: MixtureLaw, share: Float64, runs: RunTable, refits: int, seed: int) -> _Likely:
+    """Return the ranges over fits to runs drawn with replacement; losses are those at the `share` of the answer.
 
     Raises:
-        FitError: fewer than half could.
+        FitError: too many of them fail.
     """
-    random = np.random.default_rng(seed)
-    found: list[MixtureLaw] = []
-    problem = ""
-    for _ in range(refits):
-        try:
-            found.append(law.fit(runs.rows(random.integers(0, len(runs), len(runs)))))
-        except FitError as error:
-            problem = str(error)
-    if 2 * len(found) < refits or len(found) < 2:
-        raise FitError(f"{refits - len(found)} of {refits} fits to resampled runs failed; the last: {problem}")
-    return found, refits - len(found)
+    found = bootstrap(
+        law, runs, asked.proportions, lambda refit: asked.losses(refit, share)[None], num=refits, seed=seed
+    )
+    told = f"the middle {LEVEL:.0%} of {len(found.losses)} fits to resampled runs"
+    return _Likely(interval(found.proportions).T, interval(found.losses[:, 0]).T, told, found.failures)
+
+
+def _by_saturations(asked: _Asked, law: MixtureLaw, share: Float64) -> _Likely:
+    """Return the ranges over R*."""
+    laws = [law, *(_with_saturation(law, value) for value in SATURATIONS)]
+    proportions = np.array([asked.proportions(one) for one in laws])
+    losses = np.array([asked.losses(one, share) for one in laws])
+    told = f"R* from {SATURATIONS[0]:g} to {SATURATIONS[1]:g}, the range that papers report"
+    return _Likely(np.quantile(proportions, (0, 1), axis=0), np.quantile(losses, (0, 1), axis=0), told, ())
 
 
 def _with_saturation(law: MixtureLaw, saturation: float) -> MixtureLaw:
@@ -233,10 +246,3 @@ def _with_saturation(law: MixtureLaw, saturation: float) -> MixtureLaw:
     assert law.fitted is not None
     laws = tuple(replace(one, saturation=np.full_like(one.saturation, saturation)) for one in law.fitted.laws)
     return replace(law, fitted=replace(law.fitted, laws=laws))
-
-
-def _range(values: list[Float64], *, exact: bool) -> Float64:
-    """Return the least and greatest of (n,) arrays, (2, n): all of them, or their middle part."""
-    together = np.array(values)
-    ends: Float64 = np.quantile(together, (0, 1) if exact else QUANTILES, axis=0)
-    return ends

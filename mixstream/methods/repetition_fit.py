@@ -1,13 +1,14 @@
 """The fit of the repetition-aware law to runs, one loss at a time.
 
-    min   sum_n w_n H( (L_hat_n - L_n) / L_n )       over E, A, alpha, tau, R*, gamma (and C, beta, delta)
+    min   sum_n H( sqrt(w_n) (L_hat_n - L_n) / L_n )       over E, A, alpha, tau, R*, gamma (and C, beta, delta)
 
-H is Huber's loss. Residuals are relative, so that a source whose loss is large does not count more.
+H is Huber's loss, so that w_n weighs the square of what does not err much. Residuals are relative, so that a source
+whose loss is large does not count more.
 
 Source: Sedova et al. 2026 (arXiv 2605.12715) as others transcribe it: Huber's loss, and rows weighted by
-max(r h, eps). Ours: residuals relative to the loss; even weights by default, for they found planted optima more
-closely (benchmarks/planted_repetition.py); all unknowns together, by Gauss-Newton steps; and the check that the runs
-determine them.
+max(r h, eps). Ours: residuals relative to the loss, and weights within H; even weights by default, for they found
+planted optima more closely (benchmarks/planted_repetition.py); all unknowns together, by Gauss-Newton steps; and the
+check that the runs determine them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from mixstream.errors import FitError, RunTableError
+from mixstream.methods.planning.checks import knows_sizes
 from mixstream.methods.planning.fitting import fit_from
 from mixstream.methods.planning.table import RunTable
 from mixstream.methods.repetition_form import Form, Rows
@@ -29,7 +31,7 @@ from mixstream.mixture.simplex import BoolArray, Float64
 DELTA = 0.01  # of Huber's loss: relative errors beyond count linearly
 EPSILON = 1e-3  # of the paper's weights of rows
 SAME_DIRECTION = 1e-10  # of singular values, relative: below it an unknown is not determined
-LEAST_SIZES = 3  # of models: what E, C and beta need
+NAME = "the repetition law"
 Penalty = Literal["own", "all", "none"]
 
 
@@ -64,8 +66,8 @@ def form_of(
             ever repeated), all but the first (shares sum to 1, so E has its part), or none.
 
     Raises:
-        FitError: no run has the loss.
-        RunTableError: runs of two model sizes, of sizes told for some only, or a penalty that fits no source.
+        FitError: no run has the loss, or the runs are of two model sizes.
+        RunTableError: sizes that are told of some runs only, or a penalty that fits no source.
     """
     name = runs.targets[number]
     have = ~np.isnan(runs.losses[:, number])
@@ -75,7 +77,7 @@ def form_of(
         runs.proportions[have], runs.tokens[have], runs.parameters[have], runs.unique[have], runs.losses[have, number]
     )
     own = runs.sources.index(name) if name in runs.sources else _only_repeated(runs)
-    any_size = has_any_size(runs)
+    any_size = knows_sizes(runs, NAME)
     return rows, Form(
         sources=runs.sources,
         penalised=_penalised(len(runs.sources), own, name, penalty),
@@ -86,26 +88,6 @@ def form_of(
         reference_tokens=_middle(rows.tokens),
         reference_parameters=_middle(rows.parameters) if any_size else math.nan,
     )
-
-
-def has_any_size(runs: RunTable) -> bool:
-    """Return whether the runs are of several model sizes.
-
-    Raises:
-        RunTableError: sizes are told of some runs only, or there are too few to tell what they change.
-    """
-    told = runs.parameters[~np.isnan(runs.parameters)]
-    different = len(np.unique(told))
-    if 0 < len(told) < len(runs):
-        raise RunTableError(
-            f"{len(runs) - len(told)} of {len(runs)} runs do not tell their model's parameters; all or none"
-        )
-    if 1 < different < LEAST_SIZES:
-        raise RunTableError(
-            f"runs of {different} model sizes; expected 1, or {LEAST_SIZES} and more to fit what size changes: fit "
-            f"each size alone, or give {LEAST_SIZES - different} more"
-        )
-    return different >= LEAST_SIZES
 
 
 def _penalised(count: int, own: int | None, target: str, penalty: Penalty) -> BoolArray:
@@ -160,7 +142,7 @@ def fit_loss(
 
     solve = partial(fit_from, residuals=residuals, bounds=form.box(rows.losses), jacobian=jacobian, delta=delta)
     starts = form.starts(rows) if start is None else form.numbers(start)[None]
-    fit = solve(starts, of=f"the repetition law of {of}")
+    fit = solve(starts, of=f"{NAME} of {of}")
     law = form.law(fit.parameters)
     largest = float(law.transfer.max())
     return FittedLoss(
@@ -189,18 +171,18 @@ def _check_determined(rows: Rows, form: Form, of: str) -> None:
     absent = [name for name, used in zip(form.sources, (rows.proportions > 0).any(axis=0), strict=True) if not used]
     if absent:
         raise FitError(
-            f"the repetition law of {of}: no run that has its loss read anything of {', '.join(absent)}, so what it is "
+            f"{NAME} of {of}: no run that has its loss read anything of {', '.join(absent)}, so what it is "
             f"worth is not determined; give runs with it, or leave it out of the table"
         )
     if form.saturation is None and not (rows.repeats > 1).any():
         raise FitError(
-            f"the repetition law of {of}: no source was read more than once in any of its {len(rows.losses)} runs, so "
+            f"{NAME} of {of}: no source was read more than once in any of its {len(rows.losses)} runs, so "
             f"R* is not determined; tell the unique tokens that they had and give runs with repeats, or fix it "
             f"(saturation=15.39, as Muennighoff et al. fit it to English)"
         )
     if len(rows.losses) < len(names):
         raise FitError(
-            f"the repetition law of {of} has {len(names)} unknowns ({', '.join(names)}), but {len(rows.losses)} runs "
+            f"{NAME} of {of} has {len(names)} unknowns ({', '.join(names)}), but {len(rows.losses)} runs "
             f"have its loss: {len(names) - len(rows.losses)} more are needed at least, with other shares, tokens "
             f"and repeats"
         )
@@ -215,7 +197,7 @@ def _check_determined(rows: Rows, form: Form, of: str) -> None:
     if len(free):
         loose = [name for name, part in zip(names, np.abs(free).max(axis=0), strict=True) if part > 0.1]
         raise FitError(
-            f"the repetition law of {of}: its {len(rows.losses)} runs leave {len(free)} of {len(names)} unknowns "
+            f"{NAME} of {of}: its {len(rows.losses)} runs leave {len(free)} of {len(names)} unknowns "
             f"undetermined, among {', '.join(loose)}; vary shares, tokens and repeats independently, with every source "
             f"in some runs"
         )

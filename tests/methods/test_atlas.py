@@ -240,6 +240,19 @@ def test_what_runs_do_not_tell_about_repeats_is_not_said():
     assert Atlas(saturation=15.39).fit(runs_of(law, 40)).allocate(2e9, sizes, np.full(3, 4.0)).sum() == pytest.approx(1)
 
 
+@settings(max_examples=30)
+@given(st.integers(0, 1000), st.floats(0.4, 1))
+def test_what_a_budget_of_one_repeat_allows_is_answered(seed, part):
+    """Shares at U / D, times D, may be above U by rounding: no repeat."""
+    sizes = np.random.default_rng(seed).uniform(1e8, 1e9, 3)
+    tokens = float(part * sizes.sum())
+    law = replace(planted(3), saturation=math.nan)
+    most = np.minimum(sizes / tokens, 1)
+    shares = region_of(tokens, sizes, np.ones(3)).project(np.array([1.0, 1e-3, 1e-3]))
+    assert (shares <= most).all()
+    assert np.isfinite(Atlas(law=law).predict(shares, tokens, unique=sizes)).all()
+
+
 def test_model_sizes_that_runs_do_not_tell_are_not_guessed():
     law = planted(3, sized=True)
     runs = runs_of(law, 60)
@@ -247,7 +260,7 @@ def test_model_sizes_that_runs_do_not_tell_are_not_guessed():
     with pytest.raises(RunTableError, match="as the runs were of several model sizes,: found nan"):
         Atlas().fit(runs).predict(np.full((1, 3), 1 / 3), 1e9)
     with pytest.raises(
-        FitError, match=r"2 model sizes, 30,000,000 and 100,000,000, cannot tell A from alpha; runs of 1"
+        FitError, match=r"2 model sizes, 30,000,000 and 100,000,000, cannot tell how fast .*; runs of 1 more"
     ):
         Atlas().fit(runs.rows(runs.parameters < 2e8))
     one = Atlas().fit(runs.rows(runs.parameters == 1e8))
@@ -255,6 +268,8 @@ def test_model_sizes_that_runs_do_not_tell_are_not_guessed():
     assert one.predict(np.full((1, 3), 1 / 3), 1e9, parameters=1e8) == pytest.approx(near)
     with pytest.raises(FitError, match=r"asked about 70,000,000,000 parameters, but all runs had 100,000,000"):
         one.predict(np.full((1, 3), 1 / 3), 1e9, parameters=7e10)
+    with pytest.raises(RunTableError, match=r"parameters: found -1e\+08, expected a finite number above 0"):
+        one.predict(np.full((1, 3), 1 / 3), 1e9, parameters=-1e8)
     told = np.where(np.arange(60) < 10, np.nan, 1e8)
     with pytest.raises(RunTableError, match="parameters are told of 50 of 60 runs"):
         Atlas().fit(replace(runs, parameters=told))
@@ -290,6 +305,8 @@ def test_bad_tables_and_questions_are_refused():
         ({"a": {"b": math.nan}, "b": {"a": 0}}, "transfer from 'a' to 'b' is nan"),
         ({"aa": {"b": 0.1}}, "transfer: source 'aa' is not in the table of runs; did you mean 'a'"),
         ({"a": {"x": 0.1}}, "transfer: target 'x' is not in the table"),
+        ([0.1], r"transfer is \[0.1\]; expected {source: {target: worth}}"),
+        ({"a": 0.1}, "transfer is {'a': 0.1}; expected {source: {target: worth}}"),
     ],
 )
 def test_bad_transfer_is_refused(transfer, message):

@@ -228,6 +228,9 @@ def test_too_few_runs_are_told_with_how_many_are_missing():
         LogLinear().fit(runs.rows(range(3)))
     with pytest.raises(FitError, match=r"8 runs have its loss, 2 of them different; 3 more are missing"):
         MixingLaw().fit(runs.rows([0, 1] * 4))
+    again = runs.rows([0, 1, 2, 3] * 2)  # the same mixtures again, of a budget 2 % larger: they tell nothing new
+    with pytest.raises(FitError, match=r"8 runs have its loss, 4 of them different; 1 more are missing"):
+        MixingLaw().fit(replace(again, tokens=again.tokens * np.repeat([1, 1.02], 4)))
     losses = runs.losses.copy()
     losses[3:, 1] = np.nan
     with pytest.raises(FitError, match=r"target 't1'.* 2 more are missing"):

@@ -292,11 +292,13 @@ def test_options_that_are_none_are_refused(options, match):
 def test_tables_of_two_or_half_known_sizes_are_refused():
     runs = pilots(law_of_target(*SETS[0]))
     half = np.where(np.arange(len(runs)) % 2, 1e8, math.nan)
-    with pytest.raises(RunTableError, match="18 of 36 runs do not tell their model's parameters; all or none"):
+    with pytest.raises(RunTableError, match="parameters are told of 18 of 36 runs; tell those of all, or of none"):
         MixtureLaw().fit(replace(runs, parameters=half))
     two = np.where(np.arange(len(runs)) % 2, 1e8, 2e8)
-    with pytest.raises(RunTableError, match=r"2 model sizes; expected 1, or 3 and more .* give 1 more"):
+    with pytest.raises(FitError, match=r"repetition law: runs of 2 model sizes, 100,000,000 and 200,000,000, cannot"):
         MixtureLaw().fit(replace(runs, parameters=two))
+    near = np.where(np.arange(len(runs)) % 2, 1e8, 1.001e8)  # one size, as of models with another vocabulary
+    assert not MixtureLaw().fit(replace(runs, parameters=near)).fitted.laws[0].any_size
 
 
 def test_targets_that_cannot_be_are_refused():
@@ -349,9 +351,12 @@ def test_what_cannot_be_predicted_is_refused():
     planner = planned_by([law_of_target(*SETS[0])])
     even = np.array([[0.5, 0.5]])
     for tokens in (0.0, -1e9, math.nan, math.inf):
-        with pytest.raises(RunTableError, match=r"tokens: found .*, expected numbers above 0"):
+        with pytest.raises(RunTableError, match=r"tokens: found .*, expected a finite number above 0"):
             planner.predict(even, tokens)
     with pytest.raises(RunTableError, match="unique tokens: found 0, expected numbers above 0"):
         planner.predict(even, 1e9, unique=np.array([0.0, 1e9]))
-    with pytest.raises(RunTableError, match="proportions of 3 sources; the law was fitted to 2"):
+    with pytest.raises(RunTableError, match=r"mixtures are of shape \(1, 3\), expected \(mixtures, 2 sources\)"):
         planner.predict(np.full((1, 3), 1 / 3), 1e9)
+    for bad in ([1.0, 1.0], [-0.5, 1.5], [math.nan, 1.0]):
+        with pytest.raises(RunTableError, match="expected numbers of at least 0 with sum 1"):
+            planner.predict(np.array([bad]), 1e9)

@@ -113,3 +113,16 @@ def test_runs_that_determine_no_law_are_refused():
         fit_data_constrained(many, many, many, np.full(9, 3.0))
     with pytest.raises(FitError, match="expected finite numbers above 0"):
         fit_data_constrained(many, many, many / 4, np.full(9, -3.0))
+    with pytest.raises(FitError, match=r"losses \[inf\]; expected finite numbers above 0"):
+        fit_data_constrained(many, many, many / 4, np.append(np.full(8, 3.0), math.inf))
+    with pytest.raises(FitError, match=r"are of shapes .*; expected one number a run of each"):
+        fit_data_constrained(many, many[:3], many / 4, np.full(9, 3.0))
+
+
+def test_runs_of_one_model_size_do_not_tell_what_size_changes():
+    """All of a model that its unique tokens can use, so that E, A, alpha and R*_N are one number to them."""
+    tokens, unique = np.tile([1e9, 2e9, 4e9, 8e9], 3), np.repeat([5e8, 1e9, 2e9], 4)
+    one = np.full(12, 1e6)
+    losses = PUBLISHED.losses(one, tokens, unique)
+    with pytest.raises(FitError, match=r"leave [23] of its 7 unknowns undetermined, among .*A, alpha.*R\*_N"):
+        fit_data_constrained(one, tokens, unique, losses)

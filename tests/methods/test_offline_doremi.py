@@ -57,6 +57,7 @@ def test_excesses_can_be_given_and_a_reference_by_step():
         (np.ones((2, 2)), {"reference": np.ones(3)}, MixtureError, r"the reference is of shape \(3,\), the losses"),
         (np.ones((2, 2)), {"reference": np.ones((4, 2, 2))}, MixtureError, "the reference is of shape"),
         (np.ones((2, 2)), {"start": np.array([0.5, 0.6])}, MixtureError, r"start is \[0.5, 0.6\]; expected 2 weights"),
+        (np.ones((2, 2)), {"start": np.array([NAN, 1.0])}, MixtureError, r"start is \[nan, 1.0\]; expected 2 weights"),
         (np.ones((2, 2)), {"start": np.array([1.0])}, MixtureError, "expected 2 weights"),
         (np.ones((2, 2)), {"eta": 0}, MixtureError, "eta=0; expected a finite number above 0"),
         (np.ones((2, 2)), {"smoothing": 2}, MixtureError, "smoothing=2; expected a share"),

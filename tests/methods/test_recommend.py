@@ -121,9 +121,27 @@ def test_refits_that_fail_are_told_or_refused():
     """Runs of which few resamples determine the law: an error, that says how many and why."""
     runs = pilots(law_of_target(*SETS[0]), 0.01).rows([0, 1, 2, 17, 20, 31, 35])
     with pytest.raises(
-        FitError, match=r"\d+ of 10 fits to resampled runs failed; the last: the repetition law of 'hi'"
+        FitError, match=r"\d+ of 10 refits failed, more than 25%.*the first: the repetition law of 'hi'"
     ):
         recommend({"hi": 0.5e9, "en": math.inf}, 16e9, runs=runs, refits=10)
+
+
+def test_refits_that_miss_a_model_size_count_as_failed():
+    """Only 2 of 38 runs are of the third size: without them a resample is of two, which no law fits."""
+    truth = replace(
+        law_of_target(*SETS[1]),
+        capacity=0.5,
+        capacity_exponent=0.3,
+        size_exponent=0.1,
+        reference_parameters=1e8,
+    )
+    runs = pilots(truth, 0.002, sizes=(3e7, 1e8, 3e8))
+    last = np.flatnonzero(runs.parameters == 3e8)
+    runs = runs.rows(np.concatenate([np.flatnonzero(runs.parameters < 3e8), last[[5, 30]]]))
+    told = recommend({"hi": 0.16e9, "en": math.inf}, 16e9, parameters=1e8, runs=runs, refits=10)
+    missed = [warning for warning in told.warnings if "of 10 fits to resampled runs failed" in warning]
+    assert len(missed) == 1
+    assert "(the first: the repetition law: runs of 2 model sizes" in missed[0]
 
 
 @pytest.mark.parametrize(

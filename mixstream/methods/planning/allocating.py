@@ -21,8 +21,9 @@ import numpy as np
 
 from mixstream.errors import BudgetError, FitError, RunTableError
 from mixstream.mixture.budget import check_floor_within
-from mixstream.mixture.simplex import Float64, project
+from mixstream.mixture.simplex import Float64, project, round_up
 
+ROUNDING = 1e-12  # of a sum of supplies
 TOLERANCE = 1e-12
 MAX_STEPS = 1000
 MAX_TURNS = 6  # of the solver, from where it gave up
@@ -99,10 +100,10 @@ def region_of(
             first = int(np.argmax(bad))
             raise RunTableError(f"{what}: {told[first]!r} has {values[first]:g}, expected a number above 0")
     supply = budgets * sizes
-    if supply.sum() < tokens:
+    if supply.sum() < tokens * (1 - ROUNDING):
         raise BudgetError(
             f"the run needs {tokens:,.0f} tokens, but the repeat budgets of its {len(sizes)} sources supply "
-            f"{supply.sum():,.0f}; raise the budgets by {tokens / supply.sum():.3g} times or more, ask for fewer "
+            f"{supply.sum():,.0f}; raise the budgets by {round_up(tokens / supply.sum())} times or more, ask for fewer "
             f"tokens, or add data"
         )
     most = np.minimum(supply / tokens, 1.0)

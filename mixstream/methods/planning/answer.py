@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import TypeGuard, get_args
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from mixstream.mixture.budget import MaxRepeats
 from mixstream.mixture.simplex import Float64
 
 SURE = 0.9  # of the refits must find the answer better than a baseline
+BEYOND_ERRORS = (
+    2.0  # times the law's held-out error: a gain of less may be none, and what is chosen as best is flattered
+)
 SAME = 1e-9  # mean losses that differ by less, relatively, are the same
 
 
@@ -161,6 +164,8 @@ def answer(
         if runs is not None or refits:
             raise RunTableError(f"{planner.name} learns nothing from runs; leave runs and refits out")
         return _without_law(planner, run)
+    if resample not in get_args(Resample):
+        raise FitError(f"resample={resample!r}; expected one of {', '.join(get_args(Resample))}")
     if runs is None and refits:
         raise FitError("a bootstrap fits to runs again; give the runs, or go without intervals")
     fitted = planner if runs is None else planner.fit(runs)
@@ -211,6 +216,9 @@ def has_law(planner: Allocator) -> TypeGuard[Planner]:
 
 
 def _without_law(planner: Allocator, run: AskedRun) -> Answer:
+    from mixstream.methods.baselines import Baseline
+
+    held = run.held_of(planner.wanted(run.tokens, run.sizes)) if isinstance(planner, Baseline) else ()
     return Answer(
         method=planner.name,
         run=run,
@@ -224,7 +232,12 @@ def _without_law(planner: Allocator, run: AskedRun) -> Answer:
         reach=None,
         refits=0,
         failures=(),
-        warnings=(),
+        warnings=(
+            f"{planner.name} cannot be had: floor and repeat budgets hold {', '.join(held[:5])} ({len(held)} of "
+            f"{len(run.sources)} sources); this is the nearest that they allow",
+        )
+        if held
+        else (),
     )
 
 
@@ -290,8 +303,15 @@ def _doubts(expected: Expected, beside: Sequence[Beside], found: Bootstrap | Non
                 f"by its own law {names}{held} is better: a mean loss of {one.mean_loss:.5f} is expected of it, "
                 f"{expected.mean_loss:.5f} of this answer; take it, or another objective"
             )
-        elif one.wins < SURE and one.mean_loss > expected.mean_loss * (1 + SAME):
+            continue
+        gain = one.mean_loss / expected.mean_loss - 1
+        if one.wins < SURE and gain > SAME:
             told.append(f"that it is better than {names}{held} is not sure: {one.wins:.0%} of the refits say so")
+        if SAME < gain < BEYOND_ERRORS * expected.heldout_error:
+            told.append(
+                f"the gain over {names}{held} is {gain:.2%} of the loss, and on runs that it has not seen the law errs by "
+                f"{expected.heldout_error:.2%}: it may be none"
+            )
     if found is not None and found.failures:
         told.append(
             f"{len(found.failures)} of {found.num} refits failed, and the intervals are those of the others "

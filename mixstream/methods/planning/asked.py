@@ -78,9 +78,13 @@ class AskedRun:
         }
         return [self._held(name, shares) for name, shares in wanted.items()]
 
-    def _held(self, name: str, wanted: Float64) -> SimpleMixture:
+    def held_of(self, wanted: Float64) -> tuple[str, ...]:
+        """Return the sources of which floor and budgets do not allow the (K,) proportions that are wanted."""
         outside = (wanted < self.region.least - WITHIN) | (wanted > self.region.most + WITHIN)
-        held = tuple(source for source, is_out in zip(self.sources, outside, strict=True) if is_out)
+        return tuple(source for source, is_out in zip(self.sources, outside, strict=True) if is_out)
+
+    def _held(self, name: str, wanted: Float64) -> SimpleMixture:
+        held = self.held_of(wanted)
         return SimpleMixture(name=name, proportions=self.region.project(wanted) if held else wanted, held=held)
 
 
@@ -136,6 +140,11 @@ def asked_run(
     if not math.isnan(parameters) and not 0 < parameters < math.inf:
         raise RunTableError(f"a model of {parameters} parameters; expected a finite number above 0")
     ordered = np.array([float(sizes[name]) for name in sources])
+    if np.isinf(ordered).any():
+        endless = sources[int(np.argmax(np.isinf(ordered)))]
+        raise RunTableError(
+            f"{endless!r} has infinite unique tokens; natural and UniMax, beside the answer, need a number"
+        )
     budgets = np.array([math.inf if own is None else own for own in repeat_budgets(max_repeats, sources)])
     return AskedRun(
         sources=tuple(sources),

@@ -113,13 +113,17 @@ def bootstrap(
         )
         try:
             refit = again(drawn)
-            proportions.append(allocate(refit))
-            losses.append(predict(refit))
-            if left_out is not None:
-                errors.append(relative_errors(refit, left_out))
+            told = (
+                allocate(refit),
+                predict(refit),
+                np.empty(0) if left_out is None else relative_errors(refit, left_out),
+            )
         except (FitError, RunTableError) as problem:
             failures.append(str(problem))
-            del proportions[len(losses) :]  # of a refit that allocated, and then could not predict
+            continue
+        proportions.append(told[0])
+        losses.append(told[1])
+        errors.append(told[2])
     if len(failures) > MAX_FAILED * num:
         other = "residuals, which keep every run," if resample == "runs" else "more runs"
         raise FitError(
@@ -129,7 +133,7 @@ def bootstrap(
     return Bootstrap(
         proportions=np.array(proportions),
         losses=np.array(losses),
-        errors=np.concatenate(errors) if errors else np.empty(0),
+        errors=np.concatenate(errors),
         num=num,
         failures=tuple(failures),
     )

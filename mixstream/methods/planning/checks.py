@@ -88,8 +88,30 @@ def of_one_setting(runs: RunTable, of: str, tokens: float | None = None) -> RunT
     return runs
 
 
+def knows_sizes(runs: RunTable, of: str) -> bool:
+    """Return whether runs are of enough model sizes, 3 that differ by more than 5 %, for a law to have terms of them.
+
+    Raises:
+        RunTableError: model sizes are told of some runs only.
+        FitError: there are two.
+    """
+    told = runs.parameters[~np.isnan(runs.parameters)]
+    if 0 < len(told) < len(runs):
+        raise RunTableError(
+            f"{of}: parameters are told of {len(told)} of {len(runs)} runs; tell those of all, or of none"
+        )
+    steps = np.diff(np.log(np.sort(told))) > math.log(SAME)
+    different = 1 + int(steps.sum())
+    if different == 2:
+        raise FitError(
+            f"{of}: runs of 2 model sizes, {told.min():,.0f} and {told.max():,.0f}, cannot tell how fast the gain of "
+            f"size fades; runs of 1 more size are missing, or fit it to those of one"
+        )
+    return different > 2
+
+
 def with_losses(
-    runs: RunTable, target: int, parameters: int, of: str, told: str, apart: bool = True
+    runs: RunTable, target: int, parameters: int, of: str, told: str, *, apart: bool = True, mixtures_only: bool = False
 ) -> tuple[RunTable, Float64]:
     """Return the runs that have a loss of a target, and these (n,) losses: enough of them for its law.
 
@@ -100,6 +122,7 @@ def with_losses(
         of: which law, for the message.
         told: what its parameters are.
         apart: whether the runs must tell all sources apart, as a law with a parameter a source needs.
+        mixtures_only: whether runs of one mixture are one, whatever their tokens, as to a law of the mixture alone.
 
     Raises:
         FitError: too few different runs, with how many are missing; or mixtures in which sources cannot be told
@@ -107,8 +130,11 @@ def with_losses(
     """
     place = f"{of}, target {runs.targets[target]!r}"
     has = ~np.isnan(runs.losses[:, target])
-    amounts = [np.log(runs.tokens), np.log(np.where(np.isnan(runs.parameters), 1, runs.parameters))]
-    different = len(np.unique(np.round(np.column_stack([runs.proportions, *amounts])[has], _DIGITS), axis=0))
+    settings = runs.proportions
+    if not mixtures_only:
+        sizes = np.where(np.isnan(runs.parameters), 1, runs.parameters)
+        settings = np.column_stack([settings, np.log(runs.tokens), np.log(sizes)])
+    different = len(np.unique(np.round(settings[has], _DIGITS), axis=0))
     if different < parameters:
         raise FitError(
             f"{place}: {parameters} parameters ({told}), but {int(has.sum())} runs have its loss, {different} of them "

@@ -108,10 +108,13 @@ def _is_mixture(runs: RunTable) -> BoolArray:
 
 
 def _mean_losses(kept: RunTable, out: RunTable) -> Float64:
-    """Return (R', M) geometric means of the losses of mixtures whose budget is that of a run; else of all."""
-    mixed = _is_mixture(kept)
-    means = np.empty_like(out.losses)
+    """Return (R', M) geometric means of the losses of mixtures whose budget is that of a run, else of all; or nan."""
+    mixed, known = _is_mixture(kept), ~np.isnan(kept.losses)
+    logs = np.log(np.where(known, kept.losses, 1))
+    means = np.full(out.losses.shape, np.nan)
     for i, tokens in enumerate(out.tokens):
         same = mixed & (np.abs(kept.tokens / tokens - 1) < SAME_BUDGET)
-        means[i] = np.exp(np.nanmean(np.log(kept.losses[same if same.any() else mixed]), axis=0))
+        chosen = same if same.any() else mixed
+        counts = known[chosen].sum(axis=0)
+        means[i, counts > 0] = np.exp(logs[chosen].sum(axis=0)[counts > 0] / counts[counts > 0])
     return means

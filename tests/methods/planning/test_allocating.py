@@ -45,6 +45,23 @@ def test_a_region_is_what_floor_and_budgets_leave():
     assert region.most.tolist() == [0.4, 1, 1]
 
 
+@given(st.lists(st.integers(1000, 10**12), min_size=2, max_size=8), st.floats(1, 5))
+def test_budgets_that_supply_the_run_to_the_last_token_are_enough(sizes, times):
+    unique = np.array(sizes, dtype=np.float64)
+    tokens = int(unique.sum() * times)
+    region = region_of(tokens, unique, np.full(len(sizes), tokens / unique.sum()))
+    np.testing.assert_allclose(region.project(np.ones(len(sizes))), unique / unique.sum())
+
+
+@given(st.integers(1000, 10**12), st.floats(1.01, 1e4))
+def test_the_factor_that_a_message_tells_is_enough(size, times):
+    unique = np.array([size, 3.0 * size])
+    with pytest.raises(BudgetError) as refused:
+        region_of(times * 4 * size, unique, np.ones(2))
+    factor = float(str(refused.value).partition("raise the budgets by ")[2].partition(" times")[0])
+    region_of(times * 4 * size, unique, np.full(2, factor))
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

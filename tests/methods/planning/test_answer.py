@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream.errors import BudgetError, FitError, FloorError, RunTableError
+from mixstream.methods.baselines import fixed
 from mixstream.methods.planning.answer import answer
 from mixstream.methods.planning.asked import asked_run
 from mixstream.methods.planning.reach import pilots_of
@@ -183,6 +184,17 @@ def test_a_rule_is_answered_without_a_law():
     np.testing.assert_allclose(given.proportions, np.array([*SIZES.values()]) / 5.1e9)
     assert given.expected is given.reach is given.intervals is None
     assert [one.losses for one in given.beside] == [None] * 3
+    assert given.warnings == ()
+
+
+def test_a_rule_that_is_held_says_so_and_what_is_left_out_stays_out():
+    planner = fixed({"ca": 0.4, "eu": 0.6, "gl": 0.0}, NAMES)
+    assert answer(planner, None, SIZES, 1e8).proportions.tolist() == [0.4, 0.6, 0.0]
+    held = answer(planner, None, SIZES, 1e8, floor=0.1)
+    assert held.proportions[2] == pytest.approx(0.1)
+    assert held.warnings == (
+        "fixed cannot be had: floor and repeat budgets hold gl (1 of 3 sources); this is the nearest that they allow",
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,6 +203,7 @@ def test_a_rule_is_answered_without_a_law():
         ({"sizes": SIZES | {"es": 5.0}}, RunTableError, r"'es' \(1 such\) is no source of the runs.*exactly the sources of the runs: ca, eu, gl"),
         ({"sizes": {"ca": 5.0}}, RunTableError, r"'eu' \(2 such\) is in the runs, but has no size"),
         ({"sizes": SIZES | {"eu": 0.0}}, RunTableError, "sizes: 'eu' has 0"),
+        ({"sizes": SIZES | {"eu": math.inf}}, RunTableError, "'eu' has infinite unique tokens"),
         ({"tokens": -1.0}, RunTableError, "a run of -1.0 tokens"),
         ({"parameters": 0.0}, RunTableError, "a model of 0.0 parameters"),
         ({"max_repeats": 1, "tokens": 1e12}, BudgetError, "the repeat budgets of its 3 sources supply 5,100,000,000"),
@@ -233,3 +246,14 @@ def test_what_a_fit_left_open_is_told():
             return replace(super().fit(runs), fitted=Notes())
 
     assert "two budgets only" in answer(Noted(), bowl_table(BEST), SIZES, 1e9).warnings
+
+
+def test_a_gain_within_the_errors_of_the_law_is_told():
+    """What is chosen as best is where the law flatters most, so a gain must be beyond its errors."""
+    noisy = answer(Bowl(), bowl_table((0.34, 0.33, 0.33), noise=0.1, num_runs=14), SIZES, 1e9, refits=20)
+    (told,) = [own for own in noisy.warnings if own.startswith("the gain over uniform")]
+    gain = noisy.beside[1].mean_loss / noisy.expected.mean_loss - 1
+    assert 0 < gain < 2 * noisy.expected.heldout_error
+    assert f"is {gain:.2%} of the loss, and on runs that it has not seen the law errs by" in told
+    exact = answer(Bowl(), bowl_table(BEST), SIZES, 1e9, refits=20)
+    assert not [own for own in exact.warnings if own.startswith("the gain over")]

@@ -155,6 +155,24 @@ def test_refits_that_fail_are_told_and_too_many_are_an_error():
     assert run(Bowl(fewest=5), table, resample="residuals").failures == ()
 
 
+def test_a_refit_that_cannot_predict_what_is_left_out_has_failed_as_a_whole():
+    @dataclass(frozen=True, eq=False)
+    class Shy(Bowl):
+        seen: int = 0
+
+        def fit(self, runs):
+            return replace(super().fit(runs), seen=len({tuple(row) for row in runs.proportions}))
+
+        def predict(self, proportions, tokens, **options):
+            if self.seen < 4 and len(proportions) > 1:
+                raise FitError("shy")
+            return super().predict(proportions, tokens, **options)
+
+    found = run(Shy(), bowl_table(noise=0.01, num_runs=7))
+    assert 0 < len(found.failures) <= 5
+    assert len(found.losses) == len(found.proportions) == 20 - len(found.failures)
+
+
 @pytest.mark.parametrize("options", [{"num": 1}, {"resample": "rows"}])
 def test_a_bootstrap_that_cannot_be_is_refused(options):
     with pytest.raises(FitError, match="expected 2 or more, and one of runs, residuals"):

@@ -56,6 +56,16 @@ def test_each_mixture_is_predicted_once_by_what_did_not_see_it():
     assert (np.abs(found.errors[np.isfinite(found.errors)]) > 0).all()
 
 
+def test_a_loss_that_no_other_mixture_of_the_budget_has_is_compared_with_none():
+    runs = table()
+    losses = runs.losses.copy()
+    losses[:12][runs.tokens[:12] == runs.tokens[3], 1] = np.nan
+    losses[3, 1] = 2.0
+    found = held_out(Nearest(), replace(runs, losses=losses), 12)
+    assert np.isnan(found.of_means[3, 1])
+    assert np.isfinite(found.of_means[3, 0])
+
+
 def test_folds_are_the_same_again_and_cannot_be_more_than_mixtures():
     runs = table()
     one, other = held_out(Nearest(), runs, 3, seed=1), held_out(Nearest(), runs, 3, seed=1)

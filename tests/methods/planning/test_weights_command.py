@@ -40,6 +40,10 @@ def call(capsys, monkeypatch):
     return run
 
 
+def out_of(out, err):
+    return " ".join((out + err).replace("│", " ").split())
+
+
 def law_table(num_runs=60, seed=0, noise=0.002, **options):
     """Runs of a log-linear law: every language helps itself, and eu and gl help no one else."""
     table = random_table(num_runs, LANGUAGES, seed=seed, tokens=4000.0, **options)
@@ -229,9 +233,16 @@ def test_a_recommendation_without_runs_and_with_sizes_alone(call, streams):
     assert sum(shares) == pytest.approx(1, abs=2e-4)
     assert shares[0] <= 10 * 2 / 200 + 1e-4
     assert "warning: no runs of yours were given" in shown
+    code, shown, err = call("recommend", *sizes, "--tokens", "30T", "--parameters", "1B", "--max-repeats", "eu=10")
+    assert code != 0  # en's budget is still 40
+    assert "supply 20,020,000,000,000" in out_of(shown, err)
     code, shown, err = call("recommend", "--streams", streams, "--tokens", "4K", "--parameters", "1M")
     assert code == 0, err
     assert "eu.tales" in shown
+    budget = ["--max-repeats", "eu.tales=1"]
+    code, shown, err = call("recommend", "--streams", streams, "--tokens", "4K", "--parameters", "1M", *budget)
+    assert code == 0, err
+    assert next(line.split()[7] for line in shown.splitlines() if line.startswith("eu.tales")) == "1"
 
 
 @pytest.mark.parametrize(
@@ -247,7 +258,7 @@ def test_a_recommendation_without_runs_and_with_sizes_alone(call, streams):
 def test_a_recommendation_that_cannot_be_is_refused(call, arguments, message):
     code, out, err = call("recommend", *arguments)
     assert code == 2
-    assert message in " ".join((out + err).replace("│", " ").split())
+    assert message in out_of(out, err)
 
 
 def test_an_answer_without_refits_has_no_spread(call, streams, tmp_path):
@@ -272,6 +283,7 @@ def test_an_answer_without_refits_has_no_spread(call, streams, tmp_path):
     ("arguments", "message"),
     [
         (["weights", "clim"], "clim: neither a run's folder nor a method (natural, uniform"),
+        (["weights", "unimx:4", "--streams", "S", "--tokens", "5"], "atlas); did you mean 'unimax'?"),
         (["weights", "climb:2", "--streams", "S", "--tokens", "5", "--runs", "R"], "method 'climb:2' is none of natural"),
         (["weights", "uniform", "--streams", "S", "--tokens", "1B", "--max-repeats", "4"], "raise the budgets by"),
         (["weights", "uniform", "--streams", "S", "--tokens", "5", "--floor", "0.5"], "adds up to 2.5"),
@@ -280,6 +292,8 @@ def test_an_answer_without_refits_has_no_spread(call, streams, tmp_path):
         (["weights", "log-linear", "--streams", "S", "--tokens", "5", "--runs", "nowhere.csv"], "nowhere.csv: no such file"),
         (["weights", "log-linear", "--streams", "S", "--tokens", "4K", "--runs", "R", "--target", "xx"], "target 'xx' is not in"),
         (["weights", "log-linear", "--streams", "S", "--tokens", "4K", "--runs", "R", "--resample", "rows"], "one of runs, residuals"),
+        (["weights", "log-linear", "--streams", "S", "--tokens", "4K", "--runs", "R", "--resample", "rows", "--bootstrap", "0"], "one of runs, residuals"),
+        (["weights", "atlas", "--streams", "S", "--tokens", "4K", "--runs", "R", "--transfer", "LIST"], "transfer is [0.1]; expected"),
         (["weights", "log-linear", "--streams", "S", "--tokens", "4K", "--runs", "FEW"], "more are missing"),
         (["weights", "log-linear", "--streams", "S", "--tokens", "4K", "--runs", "OTHER"], "is none of the runs' sources ca, eu"),
         (["weights", "climb", "--streams", "S", "--tokens", "4K", "--runs", "R", "--objective", "best"], "objective 'best' of CLIMB"),
@@ -290,7 +304,8 @@ def test_an_error_is_one_line_and_leaves_nothing(call, streams, tmp_path, monkey
     write_runs(tmp_path / "runs.csv", law_table())
     write_runs(tmp_path / "few.csv", law_table(3))
     write_runs(tmp_path / "other.csv", random_table(12, ("ca", "eu")))
-    places = {"S": streams, "R": "runs.csv", "FEW": "few.csv", "OTHER": "other.csv"}
+    (tmp_path / "list.json").write_text("[0.1]")
+    places = {"S": streams, "R": "runs.csv", "FEW": "few.csv", "OTHER": "other.csv", "LIST": "list.json"}
     code, out, err = call(*(places.get(argument, argument) for argument in arguments))
     assert code == 2
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
@@ -315,8 +330,8 @@ def test_an_error_is_one_line_and_leaves_nothing(call, streams, tmp_path, monkey
         (["climb", "--streams", "x", "--tokens", "5", "--runs", "r.csv", "--kl", "1"], "--kl is not for climb"),
         (["regmix", "--streams", "x", "--tokens", "5", "--runs", "r.csv", "--form", "F1"], "--form is not for regmix"),
         (["climb", "--streams", "x", "--tokens", "5", "--last", "0.5"], "--last is for the mean of runs, not for a METHOD"),
-        (["runs/proxy", "--tokens", "5"], "--tokens is for a METHOD; what runs learnt is averaged by"),
-        (["runs/proxy", "--seed", "5"], "--seed is for a METHOD"),
+        ([".", "--tokens", "5"], "--tokens is for a METHOD; what runs learnt is averaged by"),
+        ([".", "--seed", "5"], "--seed is for a METHOD"),
         (["uniform", "--streams", "x", "--tokens", "5", "--max-repeats", "4", "--max-repeats", "5"], "the budget of all streams is given twice"),
         ([], "Missing argument"),
     ],
@@ -324,7 +339,7 @@ def test_an_error_is_one_line_and_leaves_nothing(call, streams, tmp_path, monkey
 def test_options_that_do_not_go_together_are_refused(call, arguments, message):
     code, out, err = call("weights", *arguments)
     assert code == 2
-    text = " ".join((out + err).replace("│", " ").split())
+    text = out_of(out, err)
     assert message in text
 
 
