@@ -28,8 +28,8 @@ from dataclasses import replace
 import numpy as np
 
 from mixstream.methods.mixture_law import MixtureLaw
+from mixstream.methods.mixture_law.law import LossLaw, best_share
 from mixstream.methods.planning.table import RunTable, table_of
-from mixstream.methods.repetition_law import LossLaw, best_share
 
 BILLION = 1e9
 # E, A, alpha, tau, R*, gamma, with tokens in billions

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixstream.errors import FitError
+from mixstream.methods.mixture_law.law import least_on_log_grid
 from mixstream.methods.planning.fitting import Residuals, fit_from
 from mixstream.methods.repetition import effective_repeats, worth_of_next
-from mixstream.methods.repetition_law import least_on_log_grid
 from mixstream.mixture.simplex import Float64
 
 FLOPS_PER_PARAMETER_AND_TOKEN = 6.0

@@ -23,11 +23,11 @@ import numpy as np
 
 from mixstream.errors import FitError, RunTableError, nearest
 from mixstream.methods.mixture_law import FittedMixture, MixtureLaw
+from mixstream.methods.mixture_law.law import LossLaw
 from mixstream.methods.muennighoff import PUBLISHED
 from mixstream.methods.planning.bootstrap import LEVEL, bootstrap, interval
 from mixstream.methods.planning.table import RunTable
 from mixstream.methods.repeat_warnings import MOST_REPEATS, warnings_of_law, warnings_of_repeats
-from mixstream.methods.repetition_law import LossLaw
 from mixstream.mixture.budget import MaxRepeats, repeat_budgets
 from mixstream.mixture.simplex import Float64, is_real
 

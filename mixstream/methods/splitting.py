@@ -25,9 +25,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixstream.errors import FitError
+from mixstream.methods.mixture_law.law import least_on_log_grid
 from mixstream.methods.muennighoff import FLOPS_PER_PARAMETER_AND_TOKEN
 from mixstream.methods.planning.fitting import fit_from
-from mixstream.methods.repetition_law import least_on_log_grid
 from mixstream.mixture.simplex import Float64
 
 DELTA = 0.01  # of Huber's loss, on relative errors

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from mixstream.methods.mixture_law.law import LossLaw
 from mixstream.methods.planning.table import table_of
-from mixstream.methods.repetition_law import LossLaw
 
 BILLION = 1e9
 SETS = [  # E, A, alpha, tau, R*, gamma; tokens in billions

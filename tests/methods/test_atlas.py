@@ -20,7 +20,7 @@ from mixstream.methods.atlas import (
     score_of_transfer,
     transfer_of_score,
 )
-from mixstream.methods.atlas_law import AtlasLaw, effective_tokens
+from mixstream.methods.atlas.law import AtlasLaw, effective_tokens
 from mixstream.methods.planning.allocating import region_of
 from mixstream.methods.planning.table import table_of
 from mixstream.methods.repetition import effective_repeats

@@ -13,10 +13,10 @@ from repeating import BILLION, SETS, language_pilots, languages, law_of_target, 
 
 from mixstream.errors import BudgetError, FitError, FloorError, RunTableError
 from mixstream.methods.mixture_law import FittedMixture, MixtureLaw
+from mixstream.methods.mixture_law.fit import form_of
+from mixstream.methods.mixture_law.law import best_share
 from mixstream.methods.planning.planner import Planner
 from mixstream.methods.planning.table import table_of
-from mixstream.methods.repetition_fit import form_of
-from mixstream.methods.repetition_law import best_share
 
 FREE = np.full(2, np.inf)
 
@@ -258,7 +258,7 @@ def test_runs_that_leave_unknowns_free_are_refused():
 
 def test_no_convergence_is_no_answer(monkeypatch):
     """Fits that are cut off after 2 evaluations are an error, not a law."""
-    from mixstream.methods import repetition_fit
+    from mixstream.methods.mixture_law import fit as repetition_fit
     from mixstream.methods.planning.fitting import fit_from
 
     def cut_off(*args, **options):

@@ -13,9 +13,9 @@ from repeating import BILLION, SETS, law_of_target, pilots
 
 from mixstream.errors import BudgetError, FitError, FloorError, RunTableError
 from mixstream.methods.mixture_law import MixtureLaw
+from mixstream.methods.mixture_law.law import best_share
 from mixstream.methods.muennighoff import PUBLISHED
 from mixstream.methods.recommend import UNSEEN, recommend, without_runs
-from mixstream.methods.repetition_law import best_share
 
 SIZES = {"en": 1000e9, "ca": 10e9, "eu": 1e9}
 

@@ -16,7 +16,7 @@ from mixstream.errors import BudgetError, FitError, FloorError, MissingExtraErro
 from mixstream.methods.planning.allocating import Region, region_of
 from mixstream.methods.planning.table import table_of
 from mixstream.methods.regmix import RegMix
-from mixstream.methods.regmix_mixtures import dirichlet, draw_mixtures, hold_within
+from mixstream.methods.regmix.mixtures import dirichlet, draw_mixtures, hold_within
 
 needs_lightgbm = pytest.mark.skipif(importlib.util.find_spec("lightgbm") is None, reason="lightgbm is not installed")
 FREE = np.full(3, math.inf)

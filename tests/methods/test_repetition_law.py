@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream.errors import FitError
-from mixstream.methods.repetition_law import LossLaw, best_share, least_on_log_grid
+from mixstream.methods.mixture_law.law import LossLaw, best_share, least_on_log_grid
 
 BILLION = 1e9
 

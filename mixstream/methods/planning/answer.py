@@ -309,8 +309,8 @@ def _doubts(expected: Expected, beside: Sequence[Beside], found: Bootstrap | Non
             told.append(f"that it is better than {names}{held} is not sure: {one.wins:.0%} of the refits say so")
         if SAME < gain < BEYOND_ERRORS * expected.heldout_error:
             told.append(
-                f"the gain over {names}{held} is {gain:.2%} of the loss, and on runs that it has not seen the law errs by "
-                f"{expected.heldout_error:.2%}: it may be none"
+                f"the gain over {names}{held} is {gain:.2%} of the loss, and the law errs by "
+                f"{expected.heldout_error:.2%} on runs that it has not seen: it may be none"
             )
     if found is not None and found.failures:
         told.append(

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from mixstream.errors import FitError
-from mixstream.methods.atlas_law import LEAST_SHARE, AtlasLaw, effective_tokens
+from mixstream.methods.atlas.law import LEAST_SHARE, AtlasLaw, effective_tokens
 from mixstream.methods.planning.checks import knows_sizes, with_losses
 from mixstream.methods.planning.fitting import TOLERANCE, Fit, fit_from
 from mixstream.methods.planning.table import RunTable

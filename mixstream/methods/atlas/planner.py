@@ -32,8 +32,8 @@ from typing import ClassVar
 import numpy as np
 
 from mixstream.errors import FitError, RunTableError, nearest
-from mixstream.methods.atlas_fit import fit_law
-from mixstream.methods.atlas_law import AtlasLaw
+from mixstream.methods.atlas.fit import fit_law
+from mixstream.methods.atlas.law import AtlasLaw
 from mixstream.methods.planning.allocating import Region, minimise, region_of
 from mixstream.methods.planning.checks import SAME, check_amounts, check_mixtures, check_option, knows_sizes
 from mixstream.methods.planning.planner import target_weights

@@ -21,11 +21,11 @@ from typing import Literal
 import numpy as np
 
 from mixstream.errors import FitError, RunTableError
+from mixstream.methods.mixture_law.form import Form, Rows
+from mixstream.methods.mixture_law.law import LossLaw
 from mixstream.methods.planning.checks import knows_sizes
 from mixstream.methods.planning.fitting import fit_from
 from mixstream.methods.planning.table import RunTable
-from mixstream.methods.repetition_form import Form, Rows
-from mixstream.methods.repetition_law import LossLaw
 from mixstream.mixture.simplex import BoolArray, Float64
 
 DELTA = 0.01  # of Huber's loss: relative errors beyond count linearly

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixstream.methods.repetition_law import NOTHING, LossLaw, worth_of_shares
+from mixstream.methods.mixture_law.law import NOTHING, LossLaw, worth_of_shares
 from mixstream.mixture.simplex import BoolArray, Float64
 
 # alpha, beta, delta, R*

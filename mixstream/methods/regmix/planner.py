@@ -2,7 +2,7 @@
 
     runs      n small runs, mixtures drawn around the prior q with softened odds, q~_j ~ q_j^0.5:
                   s log-uniform in [0.1, 5],  r ~ Dirichlet(s q~),  drawn again if any r_j > 15 q_j,
-                  r_j < 2e-4 set to 0, r divided by its sum                                        (`regmix_mixtures`)
+                  r_j < 2e-4 set to 0, r divided by its sum                                        (`mixtures`)
     fit       one LightGBM regression a target: r (K,) -> L_i; learning rate 0.01, at most 1000 trees, no more
               once 3 in a row have not lowered the error of the runs held out
     allocate  100,000 mixtures r ~ Dirichlet(q), brought between floor and repeat budgets; the answer is the mean
@@ -30,7 +30,7 @@ from mixstream.methods.planning.allocating import region_of
 from mixstream.methods.planning.checks import check_mixtures, check_option, check_prior, of_one_setting, prior_shares
 from mixstream.methods.planning.planner import target_weights
 from mixstream.methods.planning.table import RunTable
-from mixstream.methods.regmix_mixtures import CHUNK, dirichlet, hold_within
+from mixstream.methods.regmix.mixtures import CHUNK, dirichlet, hold_within
 from mixstream.mixture.simplex import Float64
 
 LEAF = 20  # least runs of a leaf: LightGBM's default

@@ -2,7 +2,7 @@
 
     p* = argmin_p  sum_t w_t L_t(p, D, N; U)      floor <= p_i <= min(1, R_i U_i / D),  sum_i p_i = 1
 
-with one law L_t of `mixstream.methods.repetition_law` for each target t: its own E, A, alpha, tau, gamma and R*.
+with one law L_t of `mixstream.methods.mixture_law.law` for each target t: its own E, A, alpha, tau, gamma and R*.
 
 Source: Sedova et al. 2026 (arXiv 2605.12715). Their setting, one target and one generic pool, is a table of two
 sources and one target; more sources follow those who extend it (tau_i, and one R* for all sources, which they
@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mixstream.errors import FitError, RunTableError
+from mixstream.methods.mixture_law.fit import DELTA, NAME, Penalty, fit_loss, form_of
+from mixstream.methods.mixture_law.law import LossLaw
 from mixstream.methods.planning.allocating import minimise, region_of
 from mixstream.methods.planning.checks import check_amounts, check_mixtures, knows_sizes
 from mixstream.methods.planning.planner import target_weights
 from mixstream.methods.planning.table import RunTable
-from mixstream.methods.repetition_fit import DELTA, NAME, Penalty, fit_loss, form_of
-from mixstream.methods.repetition_law import LossLaw
 from mixstream.mixture.simplex import Float64
 
 
