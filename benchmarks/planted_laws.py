@@ -4,7 +4,7 @@ Isolates the statistics: no model is trained. A law of each form is drawn at ran
 with 1 % noise on every loss; CLIMB is fitted to them and chooses the form itself. Then:
 
     error     median of |L_predicted / L_true - 1| over random mixtures at both budgets of the pilots and at 4 times
-              the larger one, which no pilot has seen (told apart)
+              the larger one, which no pilot has seen (told apart); a loss that the law cannot tell (nan) is left out
     excess    true loss, summed over languages, of the mixture that the fitted law allocates, over that of the mixture
               that the true law allocates, less 1; at the largest budget of the pilots and at 4 times that
     form      of 10 laws, how often the form that the losses came from is chosen
@@ -105,7 +105,7 @@ def tried(form: str, count: int, noise: float, seed: int, strength: float) -> Fi
     taken = time.process_time() - begun
     shares = np.random.default_rng([seed, count, 3]).dirichlet(np.full(count, 2.0), 200)
     errors = [
-        float(np.median(np.abs(climb.predict(shares, tokens) / truth.losses(shares, np.full(200, tokens)) - 1)))
+        float(np.nanmedian(np.abs(climb.predict(shares, tokens) / truth.losses(shares, np.full(200, tokens)) - 1)))
         for tokens in (*BUDGETS, FURTHER)
     ]
     fitted = climb.fitted
