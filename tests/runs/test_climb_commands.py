@@ -142,6 +142,9 @@ def test_a_language_without_pilots_follows_its_neighbours(call, place, tmp_path)
     code, _, complaint = call("climb", "solve", place / "climb.json", *asked, "--neighbour", "gl")
     assert code == 2
     assert "expected each language once, as gl=pt,es" in complaint
+    code, _, complaint = call("climb", "solve", place / "climb.json", *asked, "--neighbour", "eu=ca")
+    assert code == 2
+    assert "'eu' has runs of its own, and follows no neighbours" in complaint
 
 
 def test_a_model_of_another_size_is_refused(call, place):

@@ -225,10 +225,13 @@ class Climb:
 
         Raises:
             FitError: it has not been fitted.
-            RunTableError: a neighbour without data.
+            RunTableError: a neighbour without data, or a language that has runs of its own.
         """
         fitted = self._known()
         measured = [name for name in fitted.languages if name not in fitted.guesses]
+        told = [name for name in neighbours if name in measured]
+        if told:
+            raise RunTableError(f"{told[0]!r} has runs of its own, and follows no neighbours; leave it out of them")
         known = {name: guess.neighbours for name, guess in fitted.guesses.items()}
         order = (*fitted.languages, *(name for name in neighbours if name not in fitted.languages))
         law, guesses = extended(_law_among(fitted, measured), measured, {**known, **neighbours}, order)
