@@ -61,6 +61,7 @@ demo-of-bucket:
 LANGUAGES    ?= ca en es
 CLIMB        ?= runs/climb-$(shell basename -- "$$(realpath -m -- "$(CORPORA)")")
 CLIMB_TOKENS ?= 400k
+climb-demo: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)  # so small a model is no quicker on two
 climb-demo: $(VENV)/installed
 	$(BIN)/mixstream convert $(foreach language,$(LANGUAGES),"$(CORPORA)"/$(language).*) --out "$(CLIMB)/streams" \
 	  --sequence-length 64 --holdout 0.15
