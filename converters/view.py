@@ -73,7 +73,7 @@ def proxy_view(
     by: By = "document",
     overwrite: bool = False,
     workers: int = 0,
-    on_done: Callable[[str], None] = lambda name: None,
+    on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> ProxyView:
     """Cut a view out of every stream of a catalog: each is there whole or not at all, held-out split included.
 
@@ -90,7 +90,7 @@ def proxy_view(
         by: choose documents; or samples, of streams whose documents nobody wrote down.
         overwrite: replace other streams of these names.
         workers: processes, a stream each at a time; 0: this one.
-        on_done: is told the name of each stream whose view is in its place.
+        on_done: is told how many views are in their places, and of how many, as often as that changes.
 
     Raises:
         MixtureError: a share, seed or number of samples that cannot be.
@@ -109,6 +109,8 @@ def proxy_view(
         try:
             kept = kept_views(out, sources, rule, overwrite)
             left = [name for name in names if name not in kept]
+            placed = len(kept)
+            on_done(placed, len(names))
             extents = run_all(executor, extent_of, [ExtentTask(sources[name], rule) for name in left])
             _check_sizes({name: sources[name] for name in left}, extents, rule, min_samples)
             tasks = [
@@ -117,10 +119,12 @@ def proxy_view(
             ]
 
             def place(task: ViewTask, _: StreamManifest) -> None:
+                nonlocal placed
                 name = task.source.stream.name
                 view_there(out / name, view_of(task.source, rule), overwrite)  # another process may have put one there
                 put_in_place(Path(task.directory), out / name)
-                on_done(name)
+                placed += 1
+                on_done(placed, len(names))
 
             made = dict(zip(left, run_all(executor, write_view, tasks, place), strict=True))
         except OSError as problem:

@@ -46,7 +46,7 @@ def view(
     if is_url(out):
         raise StreamError(f"{out}: views are cut to a folder; give one, then copy it there with mixstream upload")
     with progress() as bars:
-        done = bars.add_task("streams", total=None)
+        bar = bars.add_task("streams", total=None)
         found = proxy_view(
             streams,
             Path(out),
@@ -57,7 +57,7 @@ def view(
             by=cast("By", by),
             overwrite=overwrite,
             workers=workers,
-            on_done=lambda name: bars.advance(done, 1),
+            on_done=lambda placed, total: bars.update(bar, completed=placed, total=total),
         )
     _show(found, Path(out), share, seed)
 
