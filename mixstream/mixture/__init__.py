@@ -13,6 +13,7 @@
     plan        what was decided: plan.json
     differences in what two plans differ
     flow        when a stream has given how many draws, as shares tell it
+    exposure    what a run has read of every shard: exposure.parquet
     simulate    a plan's run without its data: when repeats begin and budgets end, bytes to fetch and to keep
 
 numpy only: no torch, no clock, no random numbers.

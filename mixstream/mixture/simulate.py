@@ -109,7 +109,7 @@ def simulate(plan: Plan, catalog: Catalog) -> Simulation:
         index = catalog[entry.name].index
         rows = index.shard_samples * (plan.stored_sequence_length // plan.sequence_length)
         fetched = _Reading(plan, rows, index.compressed_bytes if index.compression else index.file_bytes)
-        kept = _Reading(plan, rows, index.file_bytes)
+        kept = _Reading(plan, rows, index.file_bytes) if index.compression else fetched
         begun = _made_in(flow, i, np.arange(1, REPEATS_TOLD + 1) * entry.num_samples + 1)
         budgeted = entry.max_repeats is not None and entry.max_repeats * entry.num_samples < most + 1
         spent = _made_in(flow, i, terms.limits[i : i + 1]) if budgeted else []
