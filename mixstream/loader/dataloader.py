@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from mixstream.errors import MixtureError, PlanSpentError, StateError
 from mixstream.loader.ahead import ReadAhead
-from mixstream.loader.batches import GlobalOrder
+from mixstream.loader.batches import Draws, GlobalOrder
 from mixstream.loader.dataset import Batch, Columns, MixtureDataset
 from mixstream.loader.foresight import Forecaster, lanes_read
 from mixstream.loader.lookout import Lookout
@@ -30,6 +30,7 @@ from mixstream.mixture.plan import Plan
 from mixstream.mixture.simulate import working_set_bytes
 from mixstream.streams.cache.limit import limit_bytes
 from mixstream.streams.cache.traffic import Traffic
+from mixstream.streams.catalog import Stream
 from mixstream.streams.store import ShardStore
 
 WEIGHT_LAG = 8
@@ -48,9 +49,14 @@ class MixtureLoader(DataLoader[Batch]):
 
     The loader goes on from where it is: a second `for` after a `break` reads the next batch. After the
     plan's last batch a further iteration raises `PlanSpentError`.
+
+    Trainers that would deal batches to ranks themselves leave it as it is: its sampler is a `DistributedSampler`, and
+    it says to accelerate that it is prepared and has a state, which accelerate then saves and loads.
     """
 
     plan: Plan
+    _is_accelerate_prepared = True
+    use_stateful_dataloader = True
 
     def __init__(
         self,
@@ -106,7 +112,9 @@ class MixtureLoader(DataLoader[Batch]):
         is_cached = sum(self._store.check(stream) for stream in streams) > 0  # every one is checked
         self._shard_samples = [samples_of(plan, stream) for stream in streams]
         order = GlobalOrder(plan, self._shard_samples, {})
+        self._is_given_place = rank is not None or world_size is not None
         rank, self._world_size = _place(rank, world_size)
+        self._rank = rank
         self._lanes = lanes_read(plan, rank, self._world_size)
         self._sampler = MixtureSampler(order, rank, self._world_size, weight_lag)
         if is_cached:
@@ -124,6 +132,7 @@ class MixtureLoader(DataLoader[Batch]):
             batch_sampler=self._sampler,
             pin_memory=pin_memory and torch.cuda.is_available(),
         )
+        object.__setattr__(self, "sampler", self._sampler)  # which torch sets to one that nothing asks, and then locks
         self.num_workers = num_workers  # threads: torch is to start no processes
         self.plan = plan
 
@@ -134,9 +143,11 @@ class MixtureLoader(DataLoader[Batch]):
             PlanSpentError: every batch of the plan has been read.
             StateError: a later iteration, or a loaded state, has taken this one's place; or the loader was closed.
             ShardError: a shard that is not what index.json says, naming it.
+            MixtureError: torch.distributed was begun since, and this process has another place in it.
         """
         if self._is_closed:
             raise StateError("the loader was closed; make another one, and give it the state of this one")
+        self._check_place()
         sampler = self._sampler
         if sampler.ended:
             raise PlanSpentError(
@@ -158,6 +169,16 @@ class MixtureLoader(DataLoader[Batch]):
                 f"the run ends after {sampler.consumed} of {self.plan.num_batches} batches: the streams "
                 f"that have weight have used up their repeat budgets",
                 stacklevel=2,
+            )
+
+    def _check_place(self) -> None:
+        """Refuse to read another rank's part, where the place was looked up before torch.distributed had begun."""
+        made, now = (self._rank, self._world_size), _distributed()
+        if now is not None and now != made and not self._is_given_place:
+            raise MixtureError(
+                f"the loader was made as rank {made[0]} of {made[1]}, but torch.distributed was begun later and calls "
+                f"this process rank {now[0]} of {now[1]}; make the loader after that (with Lightning in "
+                f"train_dataloader()), or give it rank and world_size"
             )
 
     def _read_here(self) -> Iterator[Batch]:
@@ -246,6 +267,20 @@ class MixtureLoader(DataLoader[Batch]):
         else:
             self._lookout.look(self._sampler)
 
+    def watch(self, watcher: Callable[[int, Draws], object]) -> None:
+        """Call `watcher` with the number and the draws (B,) of every global batch, as this rank is handed its part."""
+        self._sampler.watchers.append(watcher)
+
+    @property
+    def samples(self) -> int:
+        """Samples that all ranks have consumed, those of streams that are gone included."""
+        return self._sampler.samples(self._sampler.consumed)
+
+    @property
+    def streams(self) -> Sequence[Stream]:
+        """The plan's streams, in its order, opened."""
+        return tuple(self._streams)
+
     def ledger(self) -> Ledger:
         """Return the account of what has been consumed: batches, draws and shares of each stream."""
         return self._sampler.ledger()
@@ -285,14 +320,18 @@ def _name_of(plan: Plan, lanes: range) -> str:
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """Return this process' rank and the number of ranks."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        here = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    else:
-        here = _from_launcher("RANK", 0), _from_launcher("WORLD_SIZE", 1)
+    here = _distributed() or (_from_launcher("RANK", 0), _from_launcher("WORLD_SIZE", 1))
     return (
         here[0] if rank is None else whole_number("rank", rank, least=0),
         here[1] if world_size is None else whole_number("world_size", world_size, least=1),
     )
+
+
+def _distributed() -> tuple[int, int] | None:
+    """Return torch.distributed's rank and world size; None before it is begun."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return None
 
 
 def _from_launcher(name: str, default: int) -> int:

@@ -28,7 +28,7 @@ from mixstream.streams.shard import shard_starts
 UInt64 = npt.NDArray[np.uint64]
 
 SMALL = 512  # rows that are shuffled as a list; more are shuffled by a permutation that is computed
-_ROUNDS = 6
+ROUNDS = 6
 _MASK = (1 << 64) - 1
 
 
@@ -85,7 +85,7 @@ def permute(places: Int64, count: int, key: int) -> Int64:
 
 def _feistel(places: UInt64, a: np.uint64, b: np.uint64, key: int) -> UInt64:
     left, right = places % a, places // a
-    for number in range(0, _ROUNDS, 2):
+    for number in range(0, ROUNDS, 2):
         left = (left + below(mix(right, key + number), a)) % a
         right = (right + below(mix(left, key + number + 1), b)) % b
     return left + right * a
@@ -105,7 +105,7 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class _Span:
+class Span:
     """Passes of one kind over some pieces of a lane, one after the other.
 
     Attributes:
@@ -216,9 +216,9 @@ class StreamOrder:
         self._lanes = lanes
         self._growth = growth
         self.all_parts = 0, len(growth) + 1
-        self._bounds = [0, *(grown.num_samples for grown in growth), self.size]
-        self._pieces = lru_cache(maxsize=lanes)(self._deal)
-        self._spans = [self._spans_of(lane) for lane in range(lanes)]
+        self.bounds = [0, *(grown.num_samples for grown in growth), self.size]
+        self.pieces = lru_cache(maxsize=lanes)(self._deal)
+        self.spans = [self._spans_of(lane) for lane in range(lanes)]
         self._layout = lru_cache(maxsize=2 * lanes)(self._lay_out)
         self._windows: list[Window | None] = [None] * lanes
 
@@ -243,11 +243,11 @@ class StreamOrder:
 
     def lane_size(self, lane: int) -> int:
         """Return the rows of a repeat in one lane."""
-        return self._spans[lane][-1].size
+        return self.spans[lane][-1].size
 
     def draws_before(self, lane: int, repeat: int) -> int:
         """Return the draws of a lane before any sample comes for the (repeat + 1)th time."""
-        spans = self._spans[lane]
+        spans = self.spans[lane]
         ends = [span.start for span in spans[1:]]
         for span, end in zip(spans, ends, strict=False):
             if span.repeat + (end - span.start) // span.size > repeat:
@@ -261,7 +261,7 @@ class StreamOrder:
         A part's shards are put in a random order once and for ever, and the line is cut into equal lanes.
         """
         parts = []
-        for number, (low, high) in enumerate(zip(self._bounds[:-1], self._bounds[1:], strict=True)):
+        for number, (low, high) in enumerate(zip(self.bounds[:-1], self.bounds[1:], strict=True)):
             first, last = np.searchsorted(self._shard_starts, [low, high]).tolist()
             own = self._shard_starts[first : last + 1]
             order = np.arange(last - first)
@@ -276,11 +276,11 @@ class StreamOrder:
             parts.append((own[:-1][order][held] + skipped, counts))
         return parts
 
-    def _spans_of(self, lane: int) -> list[_Span]:
+    def _spans_of(self, lane: int) -> list[Span]:
         """Return how a lane is read: repeats over what there was, the rest of what came then, repeats over all."""
         sizes = [
             int(np.diff(lane_bounds(self.name, low, high, self._lanes))[lane])
-            for low, high in zip(self._bounds[:-1], self._bounds[1:], strict=True)
+            for low, high in zip(self.bounds[:-1], self.bounds[1:], strict=True)
         ]
         spans = []
         start = repeat = 0
@@ -289,12 +289,12 @@ class StreamOrder:
             size = sum(sizes[:number])
             if position > start:
                 passes = -(-(position - start) // size)
-                spans.append(_Span(start, size, repeat, (0, number)))
+                spans.append(Span(start, size, repeat, (0, number)))
                 start, repeat = start + passes * size, repeat + passes
             if position < start:  # within a repeat: what was added belongs to it and is read at its end
-                spans.append(_Span(start, sizes[number], repeat - 1, (number, number + 1)))
+                spans.append(Span(start, sizes[number], repeat - 1, (number, number + 1)))
                 start += sizes[number]
-        spans.append(_Span(start, sum(sizes), repeat, (0, len(sizes))))
+        spans.append(Span(start, sum(sizes), repeat, (0, len(sizes))))
         return [span for span in spans if span.size]
 
     def window(self, lane: int, position: int) -> Window:
@@ -317,15 +317,15 @@ class StreamOrder:
 
     def layout(self, lane: int, position: int) -> Layout:
         """Return the pass that a lane's position is in."""
-        spans = self._spans[lane]
+        spans = self.spans[lane]
         number = bisect_right(spans, position, key=lambda span: span.start) - 1
         return self._layout(lane, number, (position - spans[number].start) // spans[number].size)
 
     def _lay_out(self, lane: int, number: int, turn: int) -> Layout:
-        span = self._spans[lane][number]
+        span = self.spans[lane][number]
         repeat = span.repeat + turn
         first, last = span.parts
-        rows, counts = (np.concatenate(parts) for parts in zip(*self._pieces(lane)[first:last], strict=True))
+        rows, counts = (np.concatenate(parts) for parts in zip(*self.pieces(lane)[first:last], strict=True))
         order = shuffled(len(rows), key_of(self._seed, self.name, lane, *span.parts, repeat, "shards"))
         starts = shard_starts(counts[order])
         windows = cut_windows(starts, self._window_samples)

@@ -120,6 +120,7 @@ class MixtureSampler(DistributedSampler[Any]):
         self._slice = slice(rank * size, (rank + 1) * size)
         self._weight_lag = weight_lag
         self.walks = 0  # iterations begun: older ones are stale
+        self.watchers: list[Callable[[int, Draws], object]] = []
         self.load(LoaderState(open_ledger(order.terms)), samples_before=0)
 
     def __iter__(self) -> Iterator[Draws]:
@@ -161,8 +162,17 @@ class MixtureSampler(DistributedSampler[Any]):
         return Draws(*(np.ascontiguousarray(column[:, self._slice]) for column in draws))
 
     def consume(self) -> None:
-        """Note that the training loop has been handed one more batch."""
+        """Note that the training loop has been handed one more batch, and show it to those who watch."""
+        if self.watchers:
+            draws = self.walk.draws(self.consumed, 1)
+            assert draws is not None, "it was handed out"
+            for watcher in self.watchers:
+                watcher(self.consumed, draws.take(0))
         self.consumed += 1
+
+    def samples(self, consumed: int) -> int:
+        """Return the samples of all ranks in `consumed` batches, those of streams that are gone included."""
+        return self._loaded.samples + (consumed - self._loaded.ledger.batch) * self._order.plan.batch_size
 
     def set_weights(self, weights: Mapping[str, float], at_batch: int | None) -> int:
         """Note weights that act from a global batch on; see `MixtureLoader.set_weights`."""
@@ -204,7 +214,7 @@ class MixtureSampler(DistributedSampler[Any]):
         return dataclasses.replace(
             self._loaded,
             ledger=ledger,
-            samples=self._loaded.samples + (ledger.batch - self._loaded.ledger.batch) * self._order.plan.batch_size,
+            samples=self.samples(ledger.batch),
             pending={
                 batch: dict(zip(self._order.plan.streams, weights.tolist(), strict=True))
                 for batch, weights in self._pending.items()

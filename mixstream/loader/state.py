@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
-
-import numpy as np
-from pydantic import Field
+from typing import Literal
 
 from mixstream.errors import FormatError, StateError
 from mixstream.formats import FileModel, parse, parse_json
@@ -20,10 +17,10 @@ from mixstream.mixture.apportion import UNIT
 from mixstream.mixture.differences import identity_differences
 from mixstream.mixture.ledger import Ledger
 from mixstream.mixture.plan import Plan
+from mixstream.mixture.position import Position
 from mixstream.mixture.simplex import check_weights
-from mixstream.streams.manifest import MAX_COUNT, Count, Positive
+from mixstream.streams.manifest import Count, Positive
 
-Signed = Annotated[int, Field(ge=-MAX_COUNT, le=MAX_COUNT)]
 PendingWeights = Mapping[int, Mapping[str, float]]
 
 
@@ -95,18 +92,12 @@ class SavedPlan(FileModel):
     entries: tuple[SavedStream, ...]
 
 
-class SavedState(FileModel):
+class SavedState(Position):
     """The JSON of a state."""
 
     format: Literal["mixstream.state"]
     version: Literal[1]
-    batch: Count
     samples: Count
-    end_batch: Count
-    scheduled: bool
-    cursors: tuple[tuple[Count, ...], ...]
-    owed: tuple[Signed, ...]
-    shares: tuple[Count, ...]
     pending: tuple[tuple[Count, dict[str, float]], ...]
     growth: dict[str, tuple[SavedGrowth, ...]]
     dropped: dict[str, DroppedStream]
@@ -115,17 +106,11 @@ class SavedState(FileModel):
 
 def dump_state(state: LoaderState, plan: Plan) -> str:
     """Return a state as one JSON string that names the plan's streams, sizes and fingerprints."""
-    ledger = state.ledger
     saved = SavedState(
+        **dict(Position.of(state.ledger)),
         format="mixstream.state",
         version=1,
-        batch=ledger.batch,
         samples=state.samples,
-        end_batch=ledger.end_batch,
-        scheduled=ledger.scheduled,
-        cursors=tuple(tuple(lane) for lane in ledger.cursors.tolist()),
-        owed=tuple(ledger.owed.tolist()),
-        shares=tuple(ledger.shares.tolist()),
         pending=tuple(sorted((batch, dict(weights)) for batch, weights in state.pending.items())),
         growth={name: tuple(saved_growth_of(grown) for grown in growth) for name, growth in state.growth.items()},
         dropped=dict(state.dropped),
@@ -149,16 +134,8 @@ def parse_state(text: str, plan: Plan) -> LoaderState:
             f"was saved under, start anew in another folder, or carry it over (migrate)"
         )
     check_account(saved, plan.batch_size, plan.streams, plan.lanes, plan.num_batches)
-    ledger = Ledger(
-        batch=saved.batch,
-        end_batch=saved.end_batch,
-        cursors=np.array(saved.cursors, dtype=np.int64),
-        owed=np.array(saved.owed, dtype=np.int64),
-        shares=np.array(saved.shares, dtype=np.int64),
-        scheduled=saved.scheduled,
-    )
     growth = {name: tuple(growth_of(grown) for grown in own) for name, own in saved.growth.items()}
-    return LoaderState(ledger, saved.samples, dict(saved.pending), growth, saved.dropped)
+    return LoaderState(saved.ledger(), saved.samples, dict(saved.pending), growth, saved.dropped)
 
 
 def read_state(text: str) -> SavedState:

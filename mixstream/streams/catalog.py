@@ -34,6 +34,7 @@ class Stream:
         tokens_per_byte: tokens made of a byte of text; None where nobody wrote it down.
         claimed_name: the name that stream.json gives it, which is the directory's unless that was renamed.
         layout: ``packed``, or ``documents``: a sample is one document, padded behind its end.
+        num_documents: whole or cut by the last row's end; None where nobody wrote it down.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Stream:
     tokens_per_byte: float | None
     claimed_name: str | None = None
     layout: str = "packed"
+    num_documents: int | None = None
 
     @property
     def num_samples(self) -> int:
@@ -155,6 +157,15 @@ class Catalog:
             raise StreamError(f"{self.root}: holds no stream {name!r}{nearest(name, self.streams)}")
         return self.streams[name]
 
+    def only(self, names: Sequence[str]) -> Catalog:
+        """Return the catalog of some of the streams.
+
+        Raises:
+            StreamError: one is not there; with the nearest that is.
+        """
+        found = {name: self[name] for name in names}
+        return Catalog(self.root, {name: own for name, own in self.streams.items() if name in found}, self.split)
+
     def check_alike(self) -> None:
         """Check that the streams can be mixed: one tokenizer, one sequence length.
 
@@ -247,7 +258,9 @@ def _check_whole(folder: Place, directories: Iterable[Place]) -> None:
     parts = [MANIFEST_NAME, "shard.00000.mds", *(f"shard.00000.mds.{name}" for name in EXTENSIONS)]
 
     def has_lost_it(directory: Place) -> bool:
-        return any((directory / part).exists() for part in parts) and not (directory / INDEX_NAME).exists()
+        if (directory / INDEX_NAME).exists() or (isinstance(directory, Path) and not directory.is_dir()):
+            return False
+        return any((directory / part).exists() for part in parts)
 
     candidates = [*directories, *(directory / HELDOUT for directory in directories)]
     lost = all_together(has_lost_it, candidates, folder)
@@ -280,6 +293,7 @@ def open_stream(name: str, directory: Place, token_column: str | None = None) ->
         tokens_per_byte=manifest.tokens_per_byte if manifest else None,
         claimed_name=manifest.name if manifest else None,
         layout=manifest.layout if manifest else "packed",
+        num_documents=manifest.num_documents if manifest else None,
     )
     if column.sequence_length is None:  # each sample brings its own
         stream = replace(stream, sequence_length=load_shard(stream, 0).length(0))

@@ -140,18 +140,19 @@ def read_documents_table(directory: Place) -> Any:
         StreamError: there is none, or it is damaged.
         RemoteError: an object store refuses, or does not answer for long.
     """
-    with _opened(directory) as file:
+    with opened_documents(directory) as file:
         return file.read()
 
 
 def read_documents(directory: Place) -> Iterator[Any]:
     """Yield documents.parquet of a split as pyarrow RecordBatches; errors as `read_documents_table`."""
-    with _opened(directory) as file:
+    with opened_documents(directory) as file:
         yield from file.iter_batches(BATCH_ROWS)
 
 
 @contextmanager
-def _opened(directory: Place) -> Iterator[Any]:
+def opened_documents(directory: Place) -> Iterator[Any]:
+    """Open documents.parquet of a split as a pyarrow ParquetFile; errors as `read_documents_table`."""
     _pyarrow()
     from pyarrow import parquet
 
@@ -206,19 +207,38 @@ def documents_of_sample(table: Any, sample: int, sequence_length: int) -> tuple[
     Raises:
         StreamError: no document reaches into such a sample.
     """
-    begin = table.column("begin").to_numpy()
+    ids, begin, num_tokens = (table.column(name) for name in ("id", "begin", "num_tokens"))
+    found = parts_of_sample(begin.to_numpy(), num_tokens.to_numpy(), sample, sequence_length)
+    return tuple(DocumentPart(ids[row].as_py(), row, *own) for row, *own in found)
+
+
+def parts_of_sample(
+    begin: Int64, num_tokens: Int64, sample: int, sequence_length: int, is_padded: bool = False
+) -> list[tuple[int, int, int, int, int]]:
+    """Return what a sample was made of, in order: number of the document, and the others of `DocumentPart`.
+
+    Args:
+        begin, num_tokens: (n,) of documents one after the other.
+        sample: its tokens are from sample x sequence_length on.
+        sequence_length: tokens of a sample.
+        is_padded: whether a sample may be of padding alone.
+
+    Raises:
+        StreamError: none of the documents reaches into the sample.
+    """
     first_token, last_token = sample * sequence_length, (sample + 1) * sequence_length
     first = max(0, int(np.searchsorted(begin, first_token, side="right")) - 1)
     last = int(np.searchsorted(begin, last_token, side="left"))
     parts = []
-    for row, found in enumerate(table.slice(first, last - first).to_pylist(), first):
-        start, stop = max(found["begin"], first_token), min(found["begin"] + found["num_tokens"], last_token)
+    for row, own, size in zip(
+        range(first, last), begin[first:last].tolist(), num_tokens[first:last].tolist(), strict=True
+    ):
+        start, stop = max(own, first_token), min(own + size, last_token)
         if start < stop:
-            own = start - first_token, stop - first_token, start - found["begin"], found["num_tokens"]
-            parts.append(DocumentPart(found["id"], row, *own))
-    if not parts or sample < 0:
+            parts.append((row, start - first_token, stop - first_token, start - own, size))
+    if not (parts or is_padded) or sample < 0:
         raise StreamError(f"sample {sample}: none of the {len(begin)} documents reaches there; expected one of before")
-    return tuple(parts)
+    return parts
 
 
 def sample_means(begin: Int64, num_tokens: Int64, values: Float64, samples: range, sequence_length: int) -> Float64:

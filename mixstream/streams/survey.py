@@ -33,6 +33,7 @@ class StreamSurvey(FileModel):
     Attributes:
         num_tokens: in samples, padding included.
         tokens_per_byte: fertility: tokens that the tokenizer makes of a byte of its text.
+        stored_bytes: of its shards' files, compressed where they are; without the held-out split.
         heldout_samples: of the held-out split; 0 where there is none.
         fingerprint: of its shards; `tokenizer_fingerprint` of what made its tokens.
         texts: some samples, as asked for; `no_texts` says why there are none.
@@ -50,6 +51,7 @@ class StreamSurvey(FileModel):
     tokens_per_byte: float | None
     heldout_samples: int
     num_shards: int
+    stored_bytes: int
     tokenizer: str | None
     tokenizer_fingerprint: str | None
     fingerprint: str
@@ -100,6 +102,7 @@ def survey_streams(catalog: Catalog, num_texts: int, find_decoder: FindDecoder) 
             tokens_per_byte=stream.tokens_per_byte,
             heldout_samples=sizes.get(stream.name, 0),
             num_shards=len(stream.index.files),
+            stored_bytes=_stored(stream),
             tokenizer=stream.tokenizer.name if stream.tokenizer else None,
             tokenizer_fingerprint=stream.tokenizer.fingerprint if stream.tokenizer else None,
             fingerprint=stream.fingerprint,
@@ -111,6 +114,11 @@ def survey_streams(catalog: Catalog, num_texts: int, find_decoder: FindDecoder) 
         )
 
     return Survey(root=str(catalog.root), streams=tuple(all_together(look, catalog, catalog.root)))
+
+
+def _stored(stream: Stream) -> int:
+    index = stream.index
+    return int((index.compressed_bytes if index.compression else index.file_bytes).sum())
 
 
 def _known(manifest: StreamManifest | None, name: str) -> int | None:

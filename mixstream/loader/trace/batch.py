@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,14 +11,14 @@ from mixstream.errors import StateError
 from mixstream.loader.batches import Draws, GlobalOrder
 from mixstream.loader.planned import open_planned, samples_of
 from mixstream.loader.state import LoaderState, parse_state
+from mixstream.loader.trace.walk import Start, decide_batch
 from mixstream.mixture.build import whole_number
-from mixstream.mixture.ledger import Ledger, advance, draw, enter_phase, next_phase, open_ledger
+from mixstream.mixture.ledger import open_ledger
 from mixstream.mixture.plan import Plan
-from mixstream.mixture.simplex import Float64, check_weights
+from mixstream.mixture.simplex import check_weights
 from mixstream.streams.catalog import Stream
+from mixstream.streams.index import Int64
 from mixstream.streams.shard import shard_starts
-
-_STEP = 4096  # batches that are counted at a time
 
 
 class Origin(NamedTuple):
@@ -62,8 +62,7 @@ def trace_batch(
     begin = parse_state(state, plan) if state is not None else LoaderState(open_ledger(plan.terms))
     order = GlobalOrder(plan, [samples_of(plan, stream) for stream in streams], begin.growth)
     acting = {at: check_weights(weights, plan.streams) for at, weights in {**begin.pending, **(changes or {})}.items()}
-    ledger = _ledger_at(order, begin.ledger, batch, acting)
-    decided = order.decide(ledger, 1) if ledger is not None else None
+    decided = decide_batch(order, Start(begin.ledger, iter(sorted(acting.items(), key=lambda one: one[0]))), batch)
     if decided is None:
         raise StateError(
             f"batch {batch}: a run of this plan from batch {begin.ledger.batch} on, with these weights, does not come "
@@ -72,31 +71,17 @@ def trace_batch(
     return origins(plan, streams, decided.draws.take(0))
 
 
-def origins(plan: Plan, streams: list[Stream], draws: Draws) -> list[Origin]:
+def origins(plan: Plan, streams: Sequence[Stream], draws: Draws) -> list[Origin]:
     """Return where draws (n,) of a plan's streams are from."""
-    parts = plan.stored_sequence_length // plan.sequence_length
-    found = []
-    starts = [shard_starts(stream.index.shard_samples) for stream in streams]
-    for number, sample, repeat in zip(*(column.tolist() for column in draws), strict=True):
-        row, part = divmod(sample, parts)
-        shard = int(np.searchsorted(starts[number], row, side="right")) - 1
-        name, own = plan.streams[number], streams[number].index.files[shard]
-        found.append(Origin(name, own, row - int(starts[number][shard]), part, repeat))
-    return found
+    starts = {number: shard_starts(streams[number].index.shard_samples) for number in set(draws.stream.tolist())}
+    return [
+        origin_of(plan, streams[number], starts[number], sample, repeat)
+        for number, sample, repeat in zip(*(column.tolist() for column in draws), strict=True)
+    ]
 
 
-def _ledger_at(order: GlobalOrder, ledger: Ledger, batch: int, changes: Mapping[int, Float64]) -> Ledger | None:
-    """Return the ledger before a batch, its weights set, or None where the run does not come to it."""
-    if batch < ledger.batch:
-        return None
-    while True:
-        if ledger.batch in changes:
-            ledger = order.reweigh(ledger, changes[ledger.batch])
-        if ledger.batch == batch:
-            return ledger
-        ledger = enter_phase(ledger, order.terms)
-        stops = [at for at in (batch, next_phase(ledger, order.terms), *changes) if at > ledger.batch]
-        counts = draw(ledger, order.terms, min(_STEP, min(stops) - ledger.batch))
-        if not len(counts):
-            return None
-        ledger = advance(ledger, order.terms, counts)
+def origin_of(plan: Plan, stream: Stream, starts: Int64, sample: int, repeat: int) -> Origin:
+    """Return where a sample of a plan's stream is, whose shards start at `starts` (S + 1,)."""
+    row, part = divmod(sample, plan.stored_sequence_length // plan.sequence_length)
+    shard = int(np.searchsorted(starts, row, side="right")) - 1
+    return Origin(stream.name, stream.index.files[shard], row - int(starts[shard]), part, repeat)
