@@ -9,7 +9,11 @@ Composer takes the mean; and one of the batch: its ``stream`` column.
     online      new weights, learnt by any method, into the running loader
     weighting   or into the loss: rows that count alpha / p
     exposure    training loss, share and repeats by stream
-    traffic     bytes, requests and time waited, where shards come through a cache
+    positions   positions.jsonl: where the loader was, for tracing
+    ledger      exposure.parquet: what was read of every shard, and when
+    pace        tokens a second, and time waited for data
+    traffic     bytes and requests, where shards come through a cache
     heldout     held-out loss by stream and language
     logs        weights.jsonl and metrics.jsonl, cut back at a resume
+    destinations  Composer's own loggers, in which a run that goes on is one run
 """

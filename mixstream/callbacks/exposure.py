@@ -14,6 +14,7 @@ from composer.loggers import Logger
 from mixstream.callbacks.rows import check_rows, over_ranks, sum_by_source
 from mixstream.errors import ScoreError
 from mixstream.loader import MixtureLoader
+from mixstream.metrics import LOSS, PROPORTION, READ, REPEAT, of_stream
 from mixstream.mixture.apportion import UNIT
 
 UNKNOWN = -1  # draws of a stream that a checkpoint does not know
@@ -22,8 +23,8 @@ UNKNOWN = -1  # draws of a stream that a checkpoint does not know
 class Exposure(Callback):
     """Logs, every `interval_batches`, what each stream gave since the last time and gives now.
 
-    For each stream: its mean training loss and its share of the draws since the last time (``read``), the
-    share asked for now (``asked``), and its repeats so far.
+    For each stream: its mean training loss and its share of the draws since the last time, the share asked for
+    now, and its repeats so far (`mixstream.metrics` names them).
     """
 
     def __init__(self, loader: MixtureLoader, interval_batches: int) -> None:
@@ -88,16 +89,16 @@ class Exposure(Callback):
         drawn = ledger.drawn - self._drawn
         sums, rows = self._sums
         columns = {
-            "asked": ledger.shares / UNIT,
-            "read": drawn / max(1, int(drawn.sum())),
-            "repeats": ledger.drawn / self._loader.plan.sizes,
+            PROPORTION: ledger.shares / UNIT,
+            READ: drawn / max(1, int(drawn.sum())),
+            REPEAT: ledger.drawn / self._loader.plan.sizes,
         }
         metrics = {
-            f"exposure/{what}/{name}": float(value)
+            of_stream(what, name): float(value)
             for what, values in columns.items()
             for name, value in zip(self._names, values, strict=True)
         }
-        losses = {f"exposure/loss/{name}": float(sums[i] / rows[i]) for i, name in enumerate(self._names) if rows[i]}
+        losses = {of_stream(LOSS, name): float(sums[i] / rows[i]) for i, name in enumerate(self._names) if rows[i]}
         return metrics | losses
 
     def _nothing(self) -> torch.Tensor:

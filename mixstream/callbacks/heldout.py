@@ -18,6 +18,7 @@ from mixstream.callbacks.rows import measuring, over_ranks, row_losses
 from mixstream.errors import ScoreError
 from mixstream.loader.order import key_of
 from mixstream.loader.reader import TokenReader
+from mixstream.metrics import HELDOUT_BITS, HELDOUT_NATS, of_stream
 from mixstream.streams.cache.traffic import Traffic
 from mixstream.streams.catalog import Catalog, Stream
 from mixstream.streams.store import ShardStore
@@ -122,10 +123,10 @@ class Heldout(Callback):
         self.losses = {stream.name: self._loss_of(state, i) for i, stream in enumerate(self._streams)}
 
     def _log(self, state: State, logger: Logger) -> None:
-        metrics = {f"heldout/nats_per_token/{name}": loss.nats_per_token for name, loss in self.losses.items()}
+        metrics = {of_stream(HELDOUT_NATS, name): loss.nats_per_token for name, loss in self.losses.items()}
         for name, loss in self.losses.items():
             if loss.bits_per_byte is not None:
-                metrics[f"heldout/bits_per_byte/{name}"] = loss.bits_per_byte
+                metrics[of_stream(HELDOUT_BITS, name)] = loss.bits_per_byte
         logger.log_metrics(metrics)
         self._logged_at = int(state.timestamp.batch)
 

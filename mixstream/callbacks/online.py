@@ -25,7 +25,9 @@ from mixstream.errors import ScoreError, StateError, WeightsError
 from mixstream.loader import MixtureLoader
 from mixstream.methods.learning.history import WeightsUpdate
 from mixstream.methods.learning.learner import Learner
+from mixstream.metrics import ETA, PROBE_LOSS, REFUSED, SCORE, SECONDS, WEIGHT, of_stream
 from mixstream.mixture.plan import named
+from mixstream.mixture.position import Position
 from mixstream.mixture.simplex import Float64
 
 
@@ -70,7 +72,7 @@ class OnlineWeights(Callback):
 
         Args:
             loader: the training loader.
-            name: of the method, for the logs.
+            name: of the method, for the logs: what it measured is logged as ``NAME/...``.
             learner: decides.
             signal: measures what the method needs.
             targets: (K,) coefficient of each stream's loss in what is to fall; 1 each in the papers.
@@ -164,8 +166,8 @@ class OnlineWeights(Callback):
             self._give(batch)
             self._log(batch, measured, eta)
         seconds = time.perf_counter() - started
-        told = {"seconds": seconds, "eta": eta, "refused_in_a_row": float(self._num_refused)} | measured.metrics
-        logger.log_metrics({f"method/{key}": value for key, value in told.items()} | self._by_stream(measured))
+        told = {SECONDS: seconds, ETA: eta, REFUSED: float(self._num_refused)} | measured.metrics
+        logger.log_metrics({f"{self._name}/{key}": value for key, value in told.items()} | self._by_stream(measured))
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next updates depend on, as one JSON string."""
@@ -255,6 +257,7 @@ class OnlineWeights(Callback):
             eta=eta,
             refused=refused,
             apply="sampling" if self._loss_weights is None else "loss",
+            position=Position.of(self._loader.ledger()),
         )
         self._lines.append(line.model_dump())
         if measured is not None:
@@ -268,9 +271,13 @@ class OnlineWeights(Callback):
         return {name: value if np.isfinite(value) else None for name, value in told}
 
     def _by_stream(self, measured: Measured) -> dict[str, float]:
-        columns = {"weight": self._learner.acting, "score": measured.signal, "loss": measured.losses}
+        columns = {
+            WEIGHT: self._learner.acting,
+            f"{self._name}/{SCORE}": measured.signal,
+            f"{self._name}/{PROBE_LOSS}": measured.losses,
+        }
         return {
-            f"method/{what}/{name}": float(value)
+            of_stream(what, name): float(value)
             for what, values in columns.items()
             if values is not None
             for name, value in zip(self._loader.plan.streams, values, strict=True)

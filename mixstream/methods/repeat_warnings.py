@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from mixstream.methods.mixture_law import FittedMixture
+import numpy as np
+
 from mixstream.mixture.simplex import Float64
+
+if TYPE_CHECKING:
+    from mixstream.methods.mixture_law import FittedMixture
 
 ALONE_REPEATS, MANY_REPEATS, MOST_REPEATS = 4.0, 16.0, 40.0
 SLACK = 1 + 1e-9  # what rounding may add
@@ -35,6 +40,27 @@ def warnings_of_repeats(names: Sequence[str], repeats: Float64) -> list[str]:
                 f"{name} is read {count:.3g} times: beyond {MANY_REPEATS:g} repeats losses can rise again, which the "
                 f"law does not know of; watch its held-out loss"
             )
+    return told
+
+
+def told_of_many(names: Sequence[str], repeats: Float64) -> list[str]:
+    """Return the same of many sources in few sentences: how many are read so often, and the worst of them."""
+    if len(names) == 1:
+        return warnings_of_repeats(names, repeats)
+    told = []
+    bands = {
+        MOST_REPEATS: "no paper finds more repeats useful; set max_repeats",
+        MANY_REPEATS: "beyond that losses can rise again; watch their held-out losses, or set max_repeats",
+    }
+    above = math.inf
+    for least, advice in bands.items():
+        band = [i for i in np.argsort(-repeats, kind="stable") if least * SLACK < repeats[i] <= above]
+        above = least * SLACK
+        if band:
+            worst = ", ".join(f"{names[i]} {repeats[i]:.3g}" for i in band[:3])
+            more = f" and {len(band) - 3} more" if len(band) > 3 else ""
+            read = "is read" if len(band) == 1 else "are read"
+            told.append(f"{len(band)} of {len(names)} {read} more than {least:g} times ({worst}{more}): {advice}")
     return told
 
 

@@ -7,15 +7,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mixstream.callbacks.traffic import COUNTS, StoreTraffic
+from mixstream.callbacks.traffic import StoreTraffic
+from mixstream.metrics import STORE_COUNTS
 from mixstream.streams.cache.traffic import Traffic
 
 
 class Reader:
     """What reads through a cache, as far as is told."""
 
-    def __init__(self, waited_seconds=0.0, **traffic):
-        self.waited_seconds = waited_seconds
+    def __init__(self, **traffic):
         self.counts = traffic
 
     def traffic(self):
@@ -33,39 +33,35 @@ def at(batch):
 
 
 def test_counts_of_all_readers_are_logged_every_so_often_and_at_the_end():
-    loader = Reader(0.5, a={"bytes": 100, "requests": 2, "shards": 2}, gone={"bytes": 7})
-    probe = Reader(0.25, a={"bytes": 10, "requests": 1, "faults": 1}, b={"hits": 3, "evicted": 2})
+    loader = Reader(a={"bytes": 100, "requests": 2, "shards": 2}, gone={"bytes": 7})
+    probe = Reader(a={"bytes": 10, "requests": 1, "faults": 1}, b={"hits": 3, "evicted": 2})
     lines, callback = Lines(), StoreTraffic([loader, probe], ("a", "b"), interval_batches=2, num_batches=4)
-    callback.fit_start(at(0), lines)
     for batch in (1, 2, 3, 4):
         callback.batch_end(at(batch), lines)
         loader.counts["a"]["bytes"] += 1000
-        loader.waited_seconds += 1
     callback.fit_end(at(4), lines)
     assert [line["store/bytes/a"] for line in lines] == [1110, 4110]
-    assert [line["store/waited_seconds"] for line in lines] == [1.75, 4.75]
+    assert [line["store/bytes"] for line in lines] == [1110, 4110]
     assert {line["store/requests/a"] for line in lines} == {3}
     last = lines[-1]
-    assert [last[f"store/{count}/b"] for count in COUNTS] == [0, 0, 3, 0, 2]
+    assert [last[f"store/{count}/b"] for count in STORE_COUNTS] == [0, 0, 3, 0, 2]
     assert last["store/faults/a"] == 1
     assert not any("gone" in name for name in last)
-    assert 0 < lines[0]["store/seconds"] <= last["store/seconds"] < 10
+    assert [last[f"store/{count}"] for count in STORE_COUNTS] == [4110, 3, 3, 1, 2]
 
 
 def test_counts_go_on_after_a_checkpoint_though_streams_come_and_go():
-    reader, lines = Reader(2.0, a={"bytes": 100}, b={"bytes": 5}), Lines()
+    reader, lines = Reader(a={"bytes": 100}, b={"bytes": 5}), Lines()
     first = StoreTraffic([reader], ("a", "b"), 1, 10)
     first.batch_end(at(1), lines)
     saved = first.state_dict()
     reader.counts["a"]["bytes"] += 999  # fetched after the checkpoint, and so lost to the next life
-    later = StoreTraffic([Reader(1.0, a={"bytes": 1}, c={"bytes": 30})], ("a", "c"), 1, 10)
+    later = StoreTraffic([Reader(a={"bytes": 1}, c={"bytes": 30})], ("a", "c"), 1, 10)
     later.load_state_dict(saved)
-    later.fit_start(at(1), lines)
     later.batch_end(at(2), lines)
     assert lines[-1]["store/bytes/a"] == 101
     assert lines[-1]["store/bytes/c"] == 30
-    assert lines[-1]["store/waited_seconds"] == 3.0
-    assert lines[-1]["store/seconds"] >= lines[0]["store/seconds"]
+    assert lines[-1]["store/bytes"] == 131
     assert "store/bytes/b" not in lines[-1]
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
 from mixstream.errors import FormatError
 from mixstream.formats import FileModel, parse, parse_json
+from mixstream.mixture.position import Position
 from mixstream.mixture.weights import Weight
 from mixstream.streams.manifest import Count
 
@@ -26,10 +29,12 @@ class WeightsUpdate(FileModel):
         method: which one.
         refused: why there are no new weights, if there are none: the old ones go on.
         apply: what they act on: the loader, or the loss, while the loader goes on with its plan's.
+        position: the loader's account before global batch number `batch`, streams in the plan's order; None in lines
+            of versions 1 and 2.
     """
 
     format: Literal["mixstream.weights_update"] = "mixstream.weights_update"
-    version: Literal[1, 2] = 2
+    version: Literal[1, 2, 3] = 3
     method: str = "xdoge"
     update: Count
     batch: Count
@@ -41,6 +46,7 @@ class WeightsUpdate(FileModel):
     mu: float | None = None
     refused: str | None = None
     apply: Literal["sampling", "loss"] = "sampling"
+    position: Position | None = None
 
 
 def read_history(path: Path) -> list[WeightsUpdate]:
@@ -60,8 +66,20 @@ def read_history(path: Path) -> list[WeightsUpdate]:
     updates = []
     for number, line in enumerate(lines, start=1):
         where = f"{path}, line {number}"
-        remedy = "bring the file back, or run the proxy anew"
-        updates.append(parse(WeightsUpdate, parse_json(line, where, remedy), where, remedy))
+        updates.append(parse_update(line, where))
         if updates[-1].weights.keys() != updates[0].weights.keys():
             raise FormatError(f"{where}: weights of other streams than in line 1; two runs wrote to this folder")
     return updates
+
+
+def parse_update(line: str, where: str) -> WeightsUpdate:
+    """Return the update that a line tells of.
+
+    Raises:
+        FormatError: it is none.
+    """
+    try:
+        return WeightsUpdate.model_validate_json(line, strict=True)
+    except ValidationError:  # told in our words
+        remedy = "bring the file back, or run the proxy anew"
+        return parse(WeightsUpdate, parse_json(line, where, remedy), where, remedy)

@@ -189,7 +189,8 @@ def test_csv_needs_no_pyarrow(tmp_path):
 
 def test_the_example_of_the_guide_is_a_table(tmp_path):
     text = (REPOSITORY / "docs" / "formats.md").read_text()
-    example = next(block for block in text.split("```")[1::2] if block.lstrip().startswith("run,tokens"))
+    blocks = (block.removeprefix("text\n") for block in text.split("```")[1::2])
+    example = next(block for block in blocks if block.startswith("run,tokens"))
     (tmp_path / "runs.csv").write_text(example.lstrip())
     table = read_runs(tmp_path / "runs.csv")
     assert (table.sources, table.runs) == (("ca", "eu"), ("even", "eu-alone"))

@@ -23,7 +23,7 @@ from mixstream.methods.planning.table_files import write_runs
 from mixstream.mixture.build import build_plan
 from mixstream.mixture.weights import read_weights, unimax
 
-HEAVY = ("torch", "streaming", "composer", "transformers", "pyarrow", "matplotlib")
+HEAVY = ("torch", "streaming", "composer", "transformers", "pyarrow", "vl_convert")
 LANGUAGES = ("ca", "en", "es", "eu", "gl")
 
 
