@@ -10,6 +10,9 @@ changes    in what a recipe and its streams differ from those that a run began w
 cache      what a run needs in its cache at a time
 folder     a run's folder: what belongs to it, where it goes on from
 migrate    a run carried over to a changed recipe or changed streams
+loggers    its section of loggers: where a run's numbers go besides its own log
+versions   with what each start of a run ran
+trainer    a recipe and a loader as a Composer Trainer
 train      one run: proxy or base
 chain      proxy, its averaged weights, base, controls; proxies of several sizes and seeds
 pilots     the small runs that a planner's law is fitted to

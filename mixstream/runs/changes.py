@@ -13,7 +13,7 @@ from mixstream.runs.recipe import RunRecipe, all_keys
 # and compiling change the last bits of sums, and so, after a while, the weights of a run that learns them.
 MAY_CHANGE = frozenset(
     f"training.{key}" for key in ("num_workers", "checkpoint_batches", "cache_dir", "cache_limit", "verify_hashes")
-)
+) | {"loggers"}
 MAY_CHANGE_UNLESS_LEARNING = MAY_CHANGE | {
     f"training.{key}" for key in ("device", "microbatch_size", "fsdp", "compile")
 }

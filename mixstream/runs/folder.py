@@ -21,6 +21,7 @@ from mixstream.formats import FileModel, dump_json, parse, read_json, write_whol
 from mixstream.mixture.plan import Plan
 from mixstream.runs.changes import changes_of
 from mixstream.runs.recipe import RunRecipe, dump_yaml
+from mixstream.runs.versions import note_versions
 
 CHECKPOINT_NAME = "ba{batch}-rank{rank}.pt"
 
@@ -64,7 +65,11 @@ class RunFolder:
         self.plan = path / "plan.json"
         self.weights = path / "weights.jsonl"
         self.metrics = path / "metrics.jsonl"
+        self.positions = path / "positions.jsonl"
+        self.exposure = path / "exposure.parquet"
+        self.loggers = path / "loggers"
         self.result = path / "result.json"
+        self.versions = path / "versions.json"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
 
@@ -136,6 +141,7 @@ class RunFolder:
         """Note what the run is."""
         write_whole(self.recipe, dump_yaml(recipe))
         plan.save(self.plan)  # again at each start: the streams may have been moved
+        note_versions(self.versions)
 
     def keep(self, path: Path, batch: int, num_lines: int | None = None) -> None:
         """Copy a file of the run, if it is there, or its first lines, to a name that says up to which batch it held."""

@@ -12,6 +12,7 @@ from mixstream.errors import RecipeError, nearest
 from mixstream.formats import FileModel, load_yaml, parse
 from mixstream.mixture.build import WINDOW_SAMPLES
 from mixstream.mixture.schedule import Change
+from mixstream.runs.loggers import LoggersRecipe
 from mixstream.runs.methods import MethodRecipe
 from mixstream.runs.sections import AveragedRecipe, ModelRecipe, PositiveFloat, PositiveInt, Share, TrainingRecipe
 
@@ -46,6 +47,7 @@ class RunRecipe(FileModel):
     model: ModelRecipe
     training: TrainingRecipe
     method: MethodRecipe | None = None
+    loggers: LoggersRecipe | None = None
 
     @model_validator(mode="after")
     def _weights_come_from_one_place(self) -> RunRecipe:

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from composer import Trainer
-from composer.algorithms import GradientClipping
 from composer.core import Callback, Event
-from composer.optim import CosineAnnealingWithWarmupScheduler
 from composer.utils import dist, get_device
-from composer.utils.parallelism import FSDP2Config
 
 from mixstream.callbacks.exposure import Exposure
 from mixstream.callbacks.heldout import Heldout, HeldoutLoss, by_language
-from mixstream.callbacks.logs import RunLog
-from mixstream.callbacks.traffic import Source, StoreTraffic
-from mixstream.errors import MixstreamError, RecipeError, StateError
+from mixstream.callbacks.ledger import ExposureFile
+from mixstream.callbacks.pace import Pace
+from mixstream.callbacks.positions import Positions
+from mixstream.callbacks.traffic import StoreTraffic
+from mixstream.errors import RecipeError, StateError
 from mixstream.loader import MixtureLoader
 from mixstream.loader.dataloader import WEIGHT_LAG
 from mixstream.mixture.build import build_plan
 from mixstream.mixture.plan import Plan
 from mixstream.mixture.simplex import Float64
 from mixstream.runs.cache import CacheNeeds, cache_needs, open_store
-from mixstream.runs.folder import CHECKPOINT_NAME, Loss, Result, RunFolder
+from mixstream.runs.folder import Loss, Result, RunFolder
 from mixstream.runs.learning import (
     check_method,
     check_reference,
@@ -40,12 +37,13 @@ from mixstream.runs.learning import (
     plan_probe,
     targets_of,
 )
+from mixstream.runs.loggers import check_loggers
 from mixstream.runs.migrate import migrate_run
-from mixstream.runs.model import build_model, check_model
+from mixstream.runs.model import check_model
 from mixstream.runs.pretrained import tokenizer_files
 from mixstream.runs.recipe import MixtureRecipe, RunRecipe
 from mixstream.runs.saving import save_model
-from mixstream.runs.sections import FsdpRecipe
+from mixstream.runs.trainer import make_trainer
 from mixstream.streams.catalog import Catalog
 from mixstream.streams.place import find_place
 
@@ -131,6 +129,7 @@ def plan_mixture(recipe: RunRecipe, catalog: Catalog) -> Planned:
     _check_layouts(plan, catalog)
     _check_lengths(recipe, plan)
     _check_device(recipe)
+    check_loggers(recipe.loggers)
     tokenizer = check_model(recipe.model, plan)
     if method is not None:
         check_reference(method, plan, tokenizer)
@@ -234,16 +233,19 @@ def _train(run: Run, is_first: bool) -> Result:
             store=store,
         )
         callbacks: list[Callback] = [Exposure(loader, training.log_batches), heldout]
-        sources: list[Source] = [loader, heldout]
+        callbacks.append(Positions(loader, training.checkpoint_batches, run.folder.positions))
+        callbacks.append(ExposureFile(loader, run.folder.exposure, training.checkpoint_batches))
+        others: list[Heldout | MixtureLoader] = [heldout]
         if run.recipe.method is not None:
             probe = _loader(run, run.probe) if run.probe else None
             if probe is not None:
                 closing.callback(probe.close)
-                sources.append(probe)
+                others.append(probe)
             callbacks += learning_callbacks(run.recipe.method, run.start, loader, probe, run.folder.weights)
         if run.is_cached:
             of_run = run.plan.streams, training.log_batches, run.plan.num_batches
-            callbacks.append(StoreTraffic(sources, *of_run))
+            callbacks.append(StoreTraffic([loader, *others], *of_run))
+        callbacks.append(Pace(loader, others, training.log_batches))
         samples = _train_on(run, loader, callbacks, is_first)
     return _result(run, loader.ledger().batch, samples, heldout.losses, time.perf_counter() - started)
 
@@ -251,7 +253,7 @@ def _train(run: Run, is_first: bool) -> Result:
 def _train_on(run: Run, loader: MixtureLoader, callbacks: list[Callback], is_first: bool) -> int:
     """Train to the end; return the samples that were trained on."""
     checkpoint = run.folder.newest_checkpoint()
-    trainer = _trainer(run, loader, callbacks, checkpoint)
+    trainer = make_trainer(run, loader, callbacks, checkpoint)
     try:
         if is_first:
             run.folder.keep_only(checkpoint)
@@ -310,69 +312,6 @@ def _share_cores() -> None:
     ranks = dist.get_local_world_size()
     if ranks > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))
-
-
-def _trainer(run: Run, loader: MixtureLoader, callbacks: list[Callback], checkpoint: Path | None) -> Trainer:
-    """Return the Trainer, with the checkpoint loaded.
-
-    Raises:
-        StateError: the checkpoint is damaged, or of another plan or model.
-    """
-    try:
-        return _build_trainer(run, loader, callbacks, checkpoint)
-    except MixstreamError:
-        raise
-    except (RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as problem:
-        if checkpoint is None:
-            raise
-        told = str(problem).strip().splitlines() or [type(problem).__name__]
-        raise StateError(
-            f"{checkpoint}: cannot be loaded ({told[0]}); remove it to go on from an older one, or remove "
-            f"{run.folder.path} to begin anew"
-        ) from None
-
-
-def _build_trainer(run: Run, loader: MixtureLoader, callbacks: list[Callback], checkpoint: Path | None) -> Trainer:
-    training = run.recipe.training
-    model = build_model(run.recipe.model, run.plan, run.recipe.seed)
-    return Trainer(
-        model=model,
-        train_dataloader=loader,
-        max_duration="1ep",  # a run is one epoch: it ends when the plan does
-        optimizers=torch.optim.AdamW(
-            model.parameters(),
-            lr=training.learning_rate,
-            weight_decay=training.weight_decay,
-            betas=(0.9, 0.95),
-        ),
-        schedulers=CosineAnnealingWithWarmupScheduler(
-            t_warmup=f"{training.warmup_batches}ba", alpha_f=training.final_learning_rate
-        ),
-        algorithms=[GradientClipping(clipping_type="norm", clipping_threshold=training.max_grad_norm)],
-        callbacks=callbacks,
-        loggers=[RunLog(run.folder.metrics)],
-        device=training.device,
-        precision=training.precision,
-        parallelism_config={"fsdp": _fsdp(training.fsdp)} if training.fsdp else None,
-        compile_config={} if training.compile else None,
-        device_train_microbatch_size=min(training.microbatch_size, run.plan.batch_size // dist.get_world_size()),
-        seed=run.recipe.seed,
-        run_name=run.folder.path.name,
-        save_folder=str(run.folder.checkpoints),
-        save_filename=CHECKPOINT_NAME,
-        save_latest_filename=None,
-        save_interval=f"{training.checkpoint_batches}ba",
-        save_num_checkpoints_to_keep=2,
-        save_overwrite=True,
-        load_path=str(checkpoint) if checkpoint else None,
-        progress_bar=True,
-    )
-
-
-def _fsdp(recipe: FsdpRecipe) -> FSDP2Config:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "FSDP2 Config/APIs are experimental")
-        return FSDP2Config(**recipe.model_dump())
 
 
 def _result(run: Run, batches: int, samples: int, losses: dict[str, HeldoutLoss], seconds: float) -> Result:

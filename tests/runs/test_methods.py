@@ -133,9 +133,9 @@ def test_stages_begin_without_those_that_join_later(streams, tmp_path):
     assert at[15] >= 0.02
     read = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     shares = {
-        one["batch"]: one["metrics"]["exposure/read/eu.tales"]
+        one["batch"]: one["metrics"]["mixture/read/eu.tales"]
         for one in read
-        if "exposure/read/eu.tales" in one["metrics"]
+        if "mixture/read/eu.tales" in one["metrics"]
     }
     assert shares[8] == 0
     assert shares[24] > 0

@@ -107,7 +107,7 @@ def test_a_stream_that_was_added_begins_and_the_others_go_on(copied, tmp_path, t
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["batch"] for line in lines if "loss/train/total" in line["metrics"]] == list(range(1, 25))
     share = next(
-        line["metrics"]["exposure/read/an.tales"] for line in lines if "exposure/read/an.tales" in line["metrics"]
+        line["metrics"]["mixture/read/an.tales"] for line in lines if "mixture/read/an.tales" in line["metrics"]
     )
     assert share == sum(name == "an.tales" for batch in (10, 11) for name, _, _ in after[batch]) / 40
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from test_processes import BIN, ENVIRONMENT, wait_for_batch
-from test_train import metrics_of
+from test_train import CLOCK, metrics_of
 from tiny import RUN, XDOGE, chain, save, single
 
 from mixstream import Catalog
@@ -48,7 +48,7 @@ def run(tmp_path, content):
 def lines_of(folder: Path) -> dict:
     """Return the metrics that tell of the model, not of the machine."""
     metrics = metrics_of(folder)
-    return {name: own for name, own in metrics.items() if not name.startswith("store/") and name != "method/seconds"}
+    return {name: own for name, own in metrics.items() if not name.startswith(("store/", *CLOCK))}
 
 
 def stored_bytes(streams: Path) -> int:
@@ -69,13 +69,13 @@ def test_a_proxy_from_a_bucket_is_that_from_files_and_tells_what_it_fetched(stre
     shards = [record for record in proxy.log() if record.method == "GET" and record.path.endswith(".mds")]
     sizes = [(streams / record.path.partition("/of/run/")[2]).stat().st_size for record in shards]
     once = sum({record.path: size for record, size in zip(shards, sizes, strict=True)}.values())
-    log = {name: own[24] for name, own in metrics_of(tmp_path / "remote").items() if name.startswith("store/")}
+    log = {name: own[24] for name, own in metrics_of(tmp_path / "remote").items() if 24 in own}
     names = Plan.load(tmp_path / "remote" / "plan.json").streams
     sums = {what: sum(log[f"store/{what}/{name}"] for name in names) for what in ("bytes", "requests", "faults")}
     assert (sums["requests"], sums["faults"]) == (len(shards), 0)
     assert once <= sums["bytes"] <= sum(sizes)
     assert sum(sizes) <= 1.2 * once < 1.2 * stored_bytes(streams)
-    assert 0 < log["store/waited_seconds"] < log["store/seconds"]
+    assert 0 < log["loader/wait_seconds"] < log["loader/seconds"]
     # It is over: nothing is reserved, nothing is half made.
     assert not list((tmp_path / "cache" / ".reserved").iterdir())
     assert not list((tmp_path / "cache").rglob("*.part"))
@@ -161,7 +161,7 @@ def test_two_processes_read_a_bucket_as_one_reads_files_and_go_on_after_kill_9(s
         assert found["heldout"][name]["nats_per_token"] == pytest.approx(loss.nats_per_token, rel=1e-3)
     # Totals over both processes and both lives: they only grow, and there are no fewer than before the kill.
     metrics = metrics_of(tmp_path / "cut")
-    for what in ("store/bytes/en.tales", "store/requests/en.tales", "store/waited_seconds", "store/seconds"):
+    for what in ("store/bytes/en.tales", "store/requests/en.tales", "loader/wait_seconds", "loader/seconds"):
         values = [metrics[what][batch] for batch in sorted(metrics[what])]
         assert values == sorted(values)
     assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.mds")) <= 12_000
