@@ -18,6 +18,7 @@ line and exits with 2. Where the cause is a bad value it is a `ValueError` too.
     │   └── BudgetError               budgets that cannot supply the run
     ├── RunTableError (ValueError)    a table of runs that is wrong, or of other names than were asked for
     ├── FitError (ValueError)         a law that cannot be fitted, solved or asked: too few runs, no convergence
+    ├── QueryError (ValueError)       a question in SQL that cannot be answered
     ├── StateError (ValueError)       a state or a run folder that belongs to another plan
     ├── PlanSpentError                the plan's last batch has been read, and more was asked for
     ├── ScoreError (ArithmeticError)  scores or losses that are not finite numbers
@@ -88,6 +89,10 @@ class RunTableError(MixstreamError, ValueError):
 
 class FitError(MixstreamError, ValueError):
     """A law cannot be fitted, solved, or asked for what it does not know."""
+
+
+class QueryError(MixstreamError, ValueError):
+    """A question in SQL cannot be answered."""
 
 
 class StateError(MixstreamError, ValueError):

@@ -1,119 +1,88 @@
-"""Pictures and tables to one self-contained page."""
+"""Charts and tables to one self-contained page."""
 
 from __future__ import annotations
 
-import base64
+import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-import jinja2
+from typing import NamedTuple
 
 from mixstream.errors import FormatError
 from mixstream.formats import write_whole
-from mixstream.report.plots import draw_all
-from mixstream.report.read import RunRecord, read_runs, traffic_of, waited_share
+from mixstream.report.charts.compared import compared_figures
+from mixstream.report.charts.figure import Figure
+from mixstream.report.charts.losses import loss_figures
+from mixstream.report.charts.mixture import mixture_figures
+from mixstream.report.charts.running import running_figures
+from mixstream.report.read import RunRecord, read_runs
+from mixstream.report.tables import heldout_table, pairs, settings_table
+
+BUNDLED = "window.vegaEmbed = vegaEmbed;"  # what the page calls of the libraries in it
 
 
-def write_report(folders: Sequence[Path], out: Path) -> None:
-    """Write the report of some runs to `out`, and its pictures as PNGs to a folder beside it.
+class Section(NamedTuple):
+    """A run's figures; of no run, those of all runs together."""
+
+    run: RunRecord | None
+    figures: Sequence[Figure]
+
+
+def write_report(folders: Sequence[Path], out: Path, images: Path | None = None, image_format: str = "svg") -> None:
+    """Write the report of some runs to `out`.
 
     Args:
-        folders: of the runs.
-        out: the HTML file; the PNGs go to a folder named after it.
+        folders: of the runs, or of chains of runs.
+        out: the HTML file.
+        images: a folder for the charts as pictures; None: none are made.
+        image_format: of the pictures, ``svg`` or ``png``.
 
     Raises:
-        FormatError: a folder is not a run's, or `out` is not named .html or is a folder.
+        FormatError: a folder is not a run's, `out` is not named .html or is a folder, or `images` is a file.
     """
     if out.suffix != ".html":
         name = f"{out.stem or 'report'}.html"
-        raise FormatError(f"{out}: a report is an HTML file and a folder beside it; give a name such as {name}")
+        raise FormatError(f"{out}: a report is an HTML file; give a name such as {name}")
+    import vl_convert
+
     runs = read_runs(folders)
-    pictures = draw_all(runs)
-    write_whole(out, render(runs, pictures))
-    beside = out.with_suffix("")
-    beside.mkdir(parents=True, exist_ok=True)
-    for name, (_, png) in pictures.items():
-        (beside / f"{name}.png").write_bytes(png)
+    with ThreadPoolExecutor(1) as aside:
+        script = aside.submit(vl_convert.javascript_bundle, BUNDLED)  # a second or two, while figures are made
+        sections = sections_of(runs)
+        write_whole(out, render(runs, sections, script.result()))
+    if images is not None:
+        from mixstream.report.images import write_images
+
+        write_images([figure for section in sections for figure in section.figures], images, image_format)
 
 
-def render(runs: Sequence[RunRecord], pictures: dict[str, tuple[str, bytes]]) -> str:
-    """Return the page: every picture within it, nothing loaded from anywhere."""
+def sections_of(runs: Sequence[RunRecord]) -> list[Section]:
+    """Return all figures: those of all runs together first."""
+    own = [Section(run, [*mixture_figures(run), *loss_figures(run), *running_figures(run)]) for run in runs]
+    return [Section(None, [*compared_figures(runs)]), *own]
+
+
+def render(runs: Sequence[RunRecord], sections: Sequence[Section], script: str) -> str:
+    """Return the page: numbers, and the script that draws them, within it; nothing is loaded from anywhere."""
+    import jinja2
+
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(files("mixstream.report").joinpath("page.html").read_text(encoding="utf-8"))
-    drawn = [
-        {"name": name, "caption": caption, "data": base64.b64encode(png).decode()}
-        for name, (caption, png) in pictures.items()
-    ]
-    return template.render(
+    specs = [spec for section in sections for figure in section.figures for spec in figure.panels]
+    page = template.render(
         runs=runs,
         told=[run for run in runs if run.languages],
         pairs=pairs(runs),
         heldout=heldout_table(runs),
-        stores=[(run, rows, waited_share(run)) for run in runs if (rows := traffic_of(run))],
-        answer=[picture for picture in drawn if picture["name"] == "heldout"],
-        pictures=[picture for picture in drawn if picture["name"] != "heldout" and not _is_of_store(picture)],
-        of_stores=[picture for picture in drawn if _is_of_store(picture)],
+        settings=settings_table(runs),
+        sections=sections,
+        specs=as_script(specs),
+        vega=script,
     )
+    return str(page)
 
 
-def _is_of_store(picture: dict[str, str]) -> bool:
-    return picture["name"].startswith("store-")
-
-
-def pairs(runs: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
-    """Return the runs to compare: those that differ in their weights alone, the first with each of the others."""
-    ended = [run for run in runs if run.languages]
-    found = []
-    for i, run in enumerate(ended):
-        alike = [other for other in ended[i + 1 :] if _setting(other) == _setting(run)]
-        if not any(_setting(earlier) == _setting(run) for earlier in ended[:i]):
-            found += [(run, other) for other in alike]
-    return found
-
-
-def _setting(run: RunRecord) -> tuple[Any, ...]:
-    plan = run.plan
-    return run.tokens, plan.seed, plan.batch_size, plan.sequence_length, plan.streams, bool(run.updates)
-
-
-def heldout_table(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Return one row a language, and one of their plain mean.
-
-    A row has ``language``, ``tokens`` (held out), ``cells`` (a run's ``nats`` and ``bits``) and
-    ``differences`` (nats/token of each pair of `pairs`, first less second).
-    """
-    told = [run for run in runs if run.languages]
-    languages = sorted({language for run in told for language in run.languages})
-    rows = []
-    for language in languages:
-        losses = {run.name: run.languages.get(language) for run in told}
-        cells = [
-            {"nats": loss.nats_per_token if loss else None, "bits": loss.bits_per_byte if loss else None}
-            for loss in losses.values()
-        ]
-        differences = [
-            first.nats_per_token - second.nats_per_token
-            if (first := losses[one.name]) is not None and (second := losses[other.name]) is not None
-            else None
-            for one, other in pairs(runs)
-        ]
-        tokens = max(loss.num_tokens for loss in losses.values() if loss is not None)
-        rows.append({"language": language, "tokens": tokens, "cells": cells, "differences": differences})
-    return [*rows, _mean_row(rows)] if len(rows) > 1 else rows
-
-
-def _mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    cells = [
-        {key: _mean([cell[key] for cell in column]) for key in ("nats", "bits")}
-        for column in zip(*(row["cells"] for row in rows), strict=True)
-    ]
-    differences = [_mean(column) for column in zip(*(row["differences"] for row in rows), strict=True)]
-    tokens = sum(row["tokens"] for row in rows)
-    return {"language": "mean of languages", "tokens": tokens, "cells": cells, "differences": differences}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
+def as_script(content: object) -> str:
+    """Return JSON that may stand in a script element: no name in it can end that."""
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
