@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mixstream.cli import laws, solving
+from mixstream.cli.manners import Commands
 from mixstream.cli.runs import announce
 from mixstream.cli.showing import say, table
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Pilots, the laws that are fitted to them, and the proportions that these find best (CLIMB).",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -1,4 +1,4 @@
-"""The command that decides what is read."""
+"""The commands that decide what is read, and compare what was decided."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from mixstream.cli.amounts import parse_repeats
-from mixstream.cli.showing import say, show_plan, show_simulation
+from mixstream.cli.manners import FOUND
+from mixstream.cli.plans import show_changes, show_difference, show_outlook, show_simulation
+from mixstream.cli.showing import say
 from mixstream.cli.streams import Streams, TokenColumn
-from mixstream.mixture.build import WINDOW_SAMPLES
 
 if TYPE_CHECKING:
     from mixstream.methods.rescaling import RescalingMode
     from mixstream.streams.catalog import Catalog
 
 RESCALING: tuple[RescalingMode, ...] = ("keep_total", "keep_largest", "cap")
+WINDOW_SAMPLES = 32_768  # mixture.build's, which is not loaded to print a help
 Out = Annotated[Path, typer.Option(help="Where to write.")]
 
 
@@ -45,14 +46,19 @@ def plan(
     seed: Annotated[int, typer.Option(min=0, help="Of the order of reading.")] = 17,
     token_column: TokenColumn = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Show what the run fetches and when.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Decide what a run reads: proportion, samples, tokens and repeats of every stream (from indexes alone)."""
+    """Decide what a run reads, and show it: shares, repeats against budgets, bytes to download (from indexes alone)."""
+    from mixstream.formats import dump_json
     from mixstream.mixture.build import build_plan
     from mixstream.mixture.schedule import read_schedule
     from mixstream.mixture.simulate import simulate as simulate_run
     from mixstream.mixture.simulate import working_set_bytes
+    from mixstream.report.outlook import look_ahead
     from mixstream.streams.catalog import Catalog
 
+    if json and simulate:
+        raise typer.BadParameter("--simulate prints a table, --json what it tells of each stream; choose one of them")
     budgets, budget = parse_repeats(max_repeats), _asked_budget(budget_tokens)
     catalog = Catalog.open(streams, token_column=token_column)
     decided = build_plan(
@@ -69,10 +75,35 @@ def plan(
         seed=seed,
     )
     decided.save(out)
-    show_plan(decided)
+    found = simulate_run(decided, catalog)
+    outlook = look_ahead(decided, catalog, found)
+    if json:
+        print(dump_json(outlook), end="")
+        return
+    show_outlook(outlook)
+    show_changes(decided)
     if simulate:
-        show_simulation(simulate_run(decided, catalog), decided, working_set_bytes(decided, catalog, 1))
+        show_simulation(found, decided, working_set_bytes(decided, catalog, 1))
     say(f"{decided.num_batches:,} batches of {decided.batch_size} samples; plan in {out}")
+
+
+def plan_diff(
+    before: Annotated[Path, typer.Argument(help="A plan.json, or a run's folder.")],
+    now: Annotated[Path, typer.Argument(help="Another one.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Show in what two plans differ; exit code 1 where runs of them would read other batches."""
+    from mixstream.formats import dump_json
+    from mixstream.mixture.comparing import compare_plans
+    from mixstream.report.outlook import plan_in
+
+    found = compare_plans(plan_in(before), plan_in(now))
+    if json:
+        print(dump_json(found), end="")
+    else:
+        show_difference(found)
+    if not found.reads_same:
+        raise typer.Exit(FOUND)
 
 
 def _asked_budget(given: str) -> int | RescalingMode:
@@ -89,6 +120,8 @@ def _asked_budget(given: str) -> int | RescalingMode:
 
 def _rescaled(mode: RescalingMode, catalog: Catalog, weights: str, max_repeats: dict[str, float] | None) -> int:
     """Return the tokens that rescaling the corpora to the weights makes."""
+    import numpy as np
+
     from mixstream.methods.rescaling import target_size
     from mixstream.mixture.budget import repeat_budgets
     from mixstream.mixture.weights import resolve_weights

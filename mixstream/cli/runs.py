@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixstream.cli.showing import say, show_plan, show_results
+from mixstream.cli.plans import show_plan
+from mixstream.cli.showing import say, show_results
 
 if TYPE_CHECKING:
     from mixstream.runs.train import Run
@@ -51,14 +52,16 @@ def train(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold runs.")],
     out: Annotated[Path, typer.Option(help="Where to write.")] = Path("report.html"),
+    images: Annotated[Path | None, typer.Option(help="Write the charts as pictures to this folder too.")] = None,
+    image_format: Annotated[str, typer.Option(help="Of the pictures: svg or png.")] = "svg",
 ) -> None:
-    """Write one HTML file, and PNGs, that show what runs did."""
+    """Write one HTML file that shows what runs did, with all that it needs in it."""
     from mixstream.report.html import write_report
 
-    write_report(runs, out)
-    say(f"report in {out}")
+    write_report(runs, out, images, image_format)
+    say(f"report in {out}" + (f", pictures in {images}" if images is not None else ""))
 
 
 def announce(name: str, run: Run) -> None:

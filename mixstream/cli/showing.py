@@ -6,41 +6,91 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from mixstream.methods.learning.averaging import Aggregate
-    from mixstream.mixture.plan import Plan
-    from mixstream.mixture.simulate import Simulation
     from mixstream.runs.folder import Result
-    from mixstream.streams.survey import Survey
+    from mixstream.streams.survey import StreamSurvey, Survey
+
+Cell = str | Text
+SPARE = ("fingerprint", "tokenizer", "tokens/document", "text bytes", "sequence", "tokens/byte", "held-out samples")
+
+
+class Output(Console):
+    """Standard output: colours and bars on a terminal, plain lines of any length in a pipe or a file."""
+
+    def __init__(self) -> None:
+        """Ask the environment, NO_COLOR too, what the terminal can do."""
+        super().__init__(highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line's manners, in place of an exit here."""
+        raise  # it is called where the error is handled
 
 
 def say(text: str) -> None:
     """Print one line."""
-    Console(soft_wrap=True, highlight=False).print(text, markup=False)
+    print(text)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: the first column to the left, numbers to the right."""
-    shown = Table(box=None, pad_edge=False)
-    for i, column in enumerate(columns):
-        shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-    for row in rows:
-        shown.add_row(*row)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)
-    console.print(shown)
+def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], spare: Sequence[str] = ()) -> None:
+    """Print a table: the first column to the left, others to the right; no cell is cut off.
+
+    Args:
+        columns: titles.
+        rows: their cells.
+        spare: columns that a narrow terminal, but no pipe, does without, the first one first.
+    """
+    output = Output()
+    plain = [list(columns), *([str(cell) for cell in row] for row in rows)]
+    sizes = [[cell_len(cell) for cell in row] for row in plain]
+    widths = [max(column) for column in zip(*sizes, strict=True)]
+    if not output.is_terminal:
+        print("\n".join(_line(row, own, widths) for row, own in zip(plain, sizes, strict=True)))
+        return
+    shown, gone = list(range(len(columns))), []
+    for name in [name for name in spare if name in columns]:
+        if sum(widths[place] + 2 for place in shown) - 2 > output.width:
+            shown.remove(columns.index(name))
+            gone.append(name)
+    for row, own in zip([[Text(title, "bold") for title in columns], *rows], sizes, strict=True):
+        cells: list[Cell] = list(row)
+        output.print(_styled([cells[i] for i in shown], [own[i] for i in shown], [widths[i] for i in shown]))
+    if gone:
+        say(f"no room for {', '.join(gone)}: a wider terminal, or | cat, has all columns")
+
+
+def _line(cells: Sequence[str], sizes: Sequence[int], widths: Sequence[int]) -> str:
+    """Return cells of these sizes in columns of these widths."""
+    spaces = [" " * (width - size) for size, width in zip(sizes, widths, strict=True)]
+    rest = (f"  {space}{cell}" for space, cell in zip(spaces[1:], cells[1:], strict=True))
+    return f"{cells[0]}{spaces[0]}{''.join(rest)}".rstrip()
+
+
+def _styled(cells: Sequence[Cell], sizes: Sequence[int], widths: Sequence[int]) -> Text:
+    """Return the same with its colours."""
+    line = Text.assemble(cells[0], " " * (widths[0] - sizes[0]))
+    for cell, size, width in zip(cells[1:], sizes[1:], widths[1:], strict=True):
+        line.append(" " * (width - size + 2))
+        line = line.append_text(cell) if isinstance(cell, Text) else line.append(cell)
+    line.rstrip()
+    return line
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Show bars on standard error while the block runs."""
+    """Show bars on standard error while the block runs, if that is a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    console = Console(stderr=True)
+    bars = Progress(*columns, console=console)
+    if not console.is_terminal:
+        yield bars
+        return
+    with bars:
         yield bars
 
 
@@ -50,8 +100,11 @@ def number(count: int | None) -> str:
 
 
 def show_survey(survey: Survey) -> None:
-    """Show streams, one a row; what was left out of them, and texts, below."""
-    columns = ("stream", "documents", "tokens", "text bytes", "samples", "sequence", "tokens/byte", "held-out samples")
+    """Show streams, one a row, and languages; what was left out of them, and texts, below."""
+    from mixstream.mixture.simulate import told_bytes
+
+    columns = ("stream", "documents", "tokens", "text bytes", "samples", "sequence", "tokens/byte", "tokens/document")
+    more = ("held-out samples", "shards", "stored", "tokenizer", "fingerprint")
     rows = [
         (
             own.name,
@@ -61,14 +114,17 @@ def show_survey(survey: Survey) -> None:
             number(own.num_samples),
             str(own.sequence_length),
             "unknown" if own.tokens_per_byte is None else f"{own.tokens_per_byte:.3f}",
+            number(round(own.num_tokens / own.num_documents) if own.num_documents else None),
             number(own.heldout_samples),
             number(own.num_shards),
+            told_bytes(own.stored_bytes),
             own.tokenizer or "unknown",
             own.fingerprint,
         )
         for own in survey.streams
     ]
-    table((*columns, "shards", "tokenizer", "fingerprint"), rows)
+    table((*columns, *more), rows, SPARE)
+    _show_languages(survey)
     for own in survey.streams:
         counts = {
             "rejected": own.rejected_documents,
@@ -86,57 +142,21 @@ def show_survey(survey: Survey) -> None:
             say(text.text)
 
 
-def show_plan(decided: Plan) -> None:
-    """Show what a plan reads, a stream a row."""
-    rows = [
-        (
-            r.name,
-            f"{r.weight:.4f}",
-            f"{r.proportion:.4f}",
-            f"{r.samples:,}",
-            f"{r.tokens:,}",
-            f"{r.repeats:.2f}",
-        )
-        for r in decided.table()
-    ]
-    columns = ("first weight", "mean proportion") if decided.schedule else ("weight", "proportion")
-    table(("stream", *columns, "samples", "tokens", "repeats"), rows)
-    for change in decided.schedule:
-        how = f"over {change.ramp_batches:,} batches" if change.ramp_batches else "at once"
-        say(f"weights change at batch {change.at_batch:,}, {how}")
-
-
-def show_simulation(found: Simulation, decided: Plan, least_cache: int) -> None:
-    """Show what a run fetches and keeps (`least_cache` bytes on a node), when repeats begin and budgets end."""
-    from mixstream.mixture.simulate import told_bytes
-
-    sizes = ("stored_bytes", "once_bytes", "windows_bytes", "cache_bytes")
-    rows = [
-        (
-            stream.name,
-            f"{stream.repeats:.2f}",
-            ", ".join(f"{batch:,}" for batch in stream.repeat_batches[:3]) + (", ..." if stream.repeats > 4 else ""),
-            "" if stream.spent_batch is None else f"{stream.spent_batch:,}",
-            *(told_bytes(getattr(stream, size)) for size in sizes),
-        )
-        for stream in found.streams
-    ]
-    total = ("all streams", "", "", "", *(told_bytes(found.total(size)) for size in sizes))
-    columns = ("stored", "fetched once", "fetched by window", "cache a node")
-    table(("stream", "repeats", "next repeats begin near batch", "budget spent near batch", *columns), [*rows, total])
-    say(
-        f"fetched: at most, by {found.lanes} node(s) together, where each shard is kept and where only open windows "
-        f"of {decided.window_samples:,} samples are; cache: at most, for the open windows and the next ones"
-    )
-    say(
-        f"the smallest cache_limit of a node that reads one lane: {least_cache:,} bytes, and what probes and held-out "
-        f"splits need"
-    )
-    spent = f"{len(found.spent)} repeat budgets are spent by then" if found.spent else "no repeat budget is spent"
-    say(
-        f"the run ends with batch {found.num_batches - 1:,} after {found.tokens:,} tokens, "
-        f"{found.unread_tokens:,} below its token budget; {spent}"
-    )
+def _show_languages(survey: Survey) -> None:
+    """Show what each language has, and all together; of a folder of one stream there is nothing to add up."""
+    if len(survey.streams) < 2:
+        return
+    groups: dict[str, list[StreamSurvey]] = {}
+    for own in survey.streams:
+        groups.setdefault(own.language or "unknown", []).append(own)
+    tokens = sum(own.num_tokens for own in survey.streams)
+    rows = []
+    for name, streams in [*sorted(groups.items()), ("all languages", list(survey.streams))]:
+        known = [own.num_documents for own in streams]
+        documents = None if None in known else sum(count or 0 for count in known)
+        own_tokens = sum(own.num_tokens for own in streams)
+        rows.append((name, number(len(streams)), number(documents), number(own_tokens), f"{own_tokens / tokens:.2%}"))
+    table(("language", "streams", "documents", "tokens", "of all tokens"), rows)
 
 
 def show_learnt(learnt: Aggregate) -> None:

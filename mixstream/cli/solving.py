@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
 from mixstream.cli.amounts import parse_amount, parse_repeats, parse_weights
 from mixstream.cli.answers import show_answer, show_streams
 from mixstream.cli.showing import say
 from mixstream.errors import FitError
-from mixstream.formats import write_whole
 
 if TYPE_CHECKING:
     from mixstream.methods.climb import Climb
@@ -151,6 +149,10 @@ def _neighbours(given: Sequence[str]) -> dict[str, list[str]]:
 
 def _schedule(planner: Climb, found: Answer, given: _Given, floor: float, path: Path) -> dict[str, float]:
     """Write how proportions change in the course of the run; return those of its first phase."""
+    import yaml
+
+    from mixstream.formats import write_whole
+
     planned = planner.dynamic(given.tokens, found.run.sizes, found.run.budgets, floor=floor)
     changes = [
         {"at": change.at, "weights": given.to_streams(change.weights)}

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mixstream.cli.manners import FOUND
 from mixstream.cli.showing import number, progress, say, show_survey, table
 
 Streams = Annotated[str, typer.Argument(help="A folder of streams, or its URL, such as s3://bucket/streams.")]
@@ -39,19 +40,21 @@ def upload(
 def inspect(
     streams: Streams,
     token_column: TokenColumn = None,
+    stream: Annotated[list[str] | None, typer.Option(help="Show this stream only; can be given again.")] = None,
     texts: Annotated[int, typer.Option(min=0, help="Samples of each stream to show as text.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
-    """Show the streams of a folder, after checking that their shards are there."""
+    """Show the streams of a folder, and what each language has, after checking that their shards are there."""
     from mixstream.cli.texts import find_decoder
     from mixstream.formats import dump_json
     from mixstream.streams.catalog import Catalog
     from mixstream.streams.survey import survey_streams
 
     catalog = Catalog.open(streams, token_column=token_column)
+    catalog = catalog.only(stream) if stream else catalog
     if isinstance(catalog.root, Path) or catalog.root.root.lists:
-        for stream in [*catalog, *(catalog.heldout() or [])]:
-            stream.check_files()
+        for own in [*catalog, *(catalog.heldout() or [])]:
+            own.check_files()
     elif not json:
         say(f"{catalog.root.root.scheme}: cannot list what is there, so that no size of a shard was checked")
     survey = survey_streams(catalog, texts, find_decoder)
@@ -92,4 +95,4 @@ def verify(
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if problems:
-        raise typer.Exit(2)
+        raise typer.Exit(FOUND)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mixstream.cli.manners import Commands
 from mixstream.cli.showing import progress, say, table
 
 if TYPE_CHECKING:
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
     from converters.tokens.reading import Reading
     from converters.tokens.tokenise import Tokenizer
 
-app = typer.Typer(help="Train a tokenizer, and tell how many tokens it makes of each language.", no_args_is_help=True)
+app = typer.Typer(
+    help="Train a tokenizer, and tell how many tokens it makes of each language.",
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 Corpora = Annotated[list[str] | None, typer.Argument(help="Files, folders, globs, URLs of them.")]
 Config = Annotated[Path | None, typer.Option(help="corpora.yaml: says the corpora and their fields.")]
