@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from servers.fixtures import azurite, bucket, container, proxy, s3  # noqa: F401
 
+from mixstream.cli import main
 from mixstream.formats import dump_json
 from mixstream.kernels import native
 from mixstream.mixture.plan import Plan
@@ -24,6 +28,7 @@ from mixstream.streams.tokens import TokenColumn
 from mixstream.streams.writer import RowFormat, write_index, write_shard
 
 REPOSITORY = Path(__file__).parent.parent
+ENVIRONMENT = dict(os.environ)  # of other processes: torch.distributed leaves a launcher's variables in this one
 CORPORA = REPOSITORY.parent / "shared" / "corpora"
 REGMIX = REPOSITORY.parent / "shared" / "fixtures" / "regmix"
 BYTE = TokenizerInfo(name="byte", fingerprint="byte-1", vocab_size=257, eod_token_id=256)
@@ -181,3 +186,46 @@ def save_manifest(directory: Path, manifest: StreamManifest) -> None:
 
 def plain_uniform(plan: Plan) -> dict[str, float]:
     return dict.fromkeys(plan.streams, 1 / len(plan.streams))
+
+
+@pytest.fixture
+def call(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs a command: (exit code, what it printed, what it complained of)."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An executable `mixstream` of this working tree."""
+    path = tmp_path_factory.mktemp("bin") / "mixstream"
+    path.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(REPOSITORY)!r})\nfrom mixstream.cli import main\nmain()\n"
+    )
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def shell(program, tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs a script in a real bash that knows the program."""
+
+    def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=tmp_path,
+            env=ENVIRONMENT
+            | {"PATH": f"{program.parent}:{ENVIRONMENT['PATH']}", "TMPDIR": str(tmp_path), **environment},
+        )
+
+    return run

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from conftest import compress
 from converting import files_of, write_corpus
-from test_cli import call  # noqa: F401
 
 from converters.config import FieldsConfig, OptionsConfig, corpora_of_paths
 from converters.corpora import convert_corpora
@@ -174,7 +173,7 @@ def test_a_conversion_that_is_killed_goes_on_where_it_was(bucket, proxy, tmp_pat
         convert(tmp_path / "in", tmp_path / "out", staging)
 
 
-def test_streams_are_uploaded_whole_and_once(call, streams, bucket, proxy, tmp_path):  # noqa: F811
+def test_streams_are_uploaded_whole_and_once(call, streams, bucket, proxy, tmp_path):
     url = f"{bucket.url}/streams"
     code, out, _ = call("upload", streams, url)
     assert code == 0
@@ -261,7 +260,7 @@ def test_a_stream_that_others_write_meanwhile_is_not_taken_for_whole(streams, bu
     assert "eu.tales/index.json" not in keys_of(bucket)
 
 
-def test_plain_http_finds_streams_by_their_list_and_says_that_it_cannot_look(call, streams, bucket):  # noqa: F811
+def test_plain_http_finds_streams_by_their_list_and_says_that_it_cannot_look(call, streams, bucket):
     upload_streams(streams, f"{bucket.url}/streams")
     for key in keys_of(bucket):
         bucket.server.client.put_object_acl(Bucket=bucket.name, Key=key, ACL="public-read")

@@ -101,7 +101,9 @@ def test_it_is_what_a_conversion_with_that_subsample_makes(rows, options, share,
             return  # another document of the same text would take the place of one that is excluded
         try:
             convert([source], root / "asked", subsample=share, seed=seed, **common, **excluding)
-        except CorpusError:
+        except CorpusError as problem:
+            if "no document has a number in field" in str(problem):
+                return  # none of those that were chosen: a view keeps its stream's columns all the same
             with pytest.raises(StreamError, match="keeps 0 of"):
                 proxy_view(root / "whole", root / "view", share, seed)
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,12 @@ from .azurite import Azurite, azurite_server, find_azurite
 from .proxy import FaultProxy, fault_proxy
 from .s3 import S3Server, s3_server
 
-_numbers = itertools.count()
 _FOREIGN = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
+
+
+def _name_of(test: str) -> str:
+    """A name as stores take it, the same in every run: the proxy draws its faults from paths, and so from this."""
+    return f"of-{hashlib.sha256(test.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,9 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
+def bucket(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Bucket]:
     """An empty bucket, and the environment that makes S3 clients find it."""
     pytest.importorskip("obstore", reason="obstore is not installed; it needs Python 3.11")
     for name in _FOREIGN:
@@ -59,7 +65,7 @@ def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
         monkeypatch.setenv(name, str(tmp_path / "no-such-file"))
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
-    made = Bucket(f"bucket-{next(_numbers)}", s3)
+    made = Bucket(_name_of(request.node.nodeid), s3)
     s3.create_bucket(made.name)
     yield made
     s3.drop_bucket(made.name)
@@ -84,10 +90,10 @@ def azurite() -> Iterator[Azurite]:
 
 
 @pytest.fixture
-def container(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> str:
+def container(azurite: Azurite, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """The name of an empty container of Azurite, and the environment that makes Azure clients find it."""
     for name, value in azurite.environment.items():
         monkeypatch.setenv(name, value)
-    name = f"container-{next(_numbers)}"
+    name = _name_of(request.node.nodeid)
     azurite.create_container(name)
     return name
