@@ -31,6 +31,8 @@ QUICK = {
     "weights": ["--seconds", "0.5", "--repeats", "3"],
     "many_streams": ["--seconds", "0.5"],
     "shuffle": [],
+    "behaviour": ["--seeds", "2"],
+    "exposure_cost": ["--repeats", "1", "--steps", "2", "--count", "1000"],
     "soak": ["--batches", "50000"],
     "update_cost": ["--repeats", "1"],
     "object_store": ["--quick"],
