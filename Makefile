@@ -3,6 +3,7 @@
 # make climb-demo [CORPORA=DIR] [LANGUAGES="ca en es"]  pilots of three languages, a law fitted to them, the run it plans
 # make test                 the whole test suite
 # make lint                 ruff, mypy, import-linter
+# make docs                 the documentation site, into build/site; make docs-pictures draws its pictures anew
 # make bench [BENCH=--quick]  every benchmark, beside other loaders
 # Each makes .venv first, once; a change of pyproject.toml or of the kernels makes it again.
 
@@ -17,11 +18,11 @@ SHARD_BYTES ?= $(shell size=$$(du -sb -- "$(CORPORA)" | cut -f 1); echo $$((size
 CACHE_LIMIT ?= $(shell echo $$((8 * $(SHARD_BYTES) * $$(find "$(CORPORA)" -type f | wc -l) + 8192)))
 IS_GIVEN     = $(filter command environment,$(word 1,$(origin $(1))))
 
-.PHONY: demo demo-s3 demo-of-bucket climb-demo test lint bench clean
+.PHONY: demo demo-s3 demo-of-bucket climb-demo test lint docs docs-pictures bench clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,7s/^# //p' Makefile
+	@sed -n '1,8s/^# //p' Makefile
 
 # The supported Pythons are Composer's: 3.10 to 3.12.
 FIND_PYTHON = for p in $(PYTHON) python3 python3.12 python3.11 python3.10; do \
@@ -32,6 +33,7 @@ $(VENV)/installed: pyproject.toml setup.py mixstream/_kernels.c
 	  [ -n "$$python" ] || { echo "mixstream needs Python 3.10, 3.11 or 3.12; none was found (PYTHON=/path/to/python3.11 names one)" >&2; exit 2; }; \
 	  echo "installing into $(VENV) with $$($$python --version), once (some minutes, about 6 GB) ..."; \
 	  $$python -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=24.2'  # older ones try versions for many minutes
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@if command -v npm >/dev/null; then \
 	  timeout 180 npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3 </dev/null >/dev/null 2>&1 \
@@ -86,6 +88,14 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/installed
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "the site is in build/site; open build/site/index.html, or serve it, so that its search works: python3 -m http.server -d build/site"
+
+docs-pictures: $(VENV)/installed
+	$(BIN)/python docs/pictures.py
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "streaming", "composer", "transformers", "pyarrow", "matplotlib", "converters")
+HEAVY = ("torch", "streaming", "composer", "transformers", "pyarrow", "vl_convert", "converters")
 
 
 @pytest.mark.parametrize(
