@@ -34,7 +34,8 @@ $(VENV)/installed: pyproject.toml setup.py mixstream/_kernels.c
 	  echo "installing into $(VENV) with $$($$python --version), once (some minutes, about 6 GB) ..."; \
 	  $$python -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=24.2'  # older ones try versions for many minutes
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@PYTHONWARNINGS='ignore:Editable installation' \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@if command -v npm >/dev/null; then \
 	  timeout 180 npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3 </dev/null >/dev/null 2>&1 \
 	    || echo "Azurite could not be installed; the tests of Azure will skip" >&2; fi
