@@ -1,7 +1,7 @@
 """What the site's docstrings need that stands otherwise in the files: an extension of griffe, which mkdocs.yml names.
 
-    a list of a room's files       is indented, so that its lines stay lines
-    `name, name: what both are`    is one entry; griffe would take the second name for the first one's type
+a list of a room's files       is indented, so that its lines stay lines
+`name, name: what both are`    is one entry; griffe would take the second name for the first one's type
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-TAGS = set("a article b code div h1 h2 h3 h4 h5 h6 li ol p pre small span table tbody td th thead tr ul".split())
+TAGS = set(
+    re.findall(r"\w+", "a article b code div h1 h2 h3 h4 h5 h6 li ol p pre small span table tbody td th thead tr ul")
+)
 pytest.importorskip("mkdocs", reason="the extra docs is not installed")
 pytest.importorskip("mkdocstrings", reason="the extra docs is not installed")
 
