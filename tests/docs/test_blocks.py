@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,10 @@ def test_recipes_are_made_small_with_the_same_keys():
         runs = [run for run in made.values() if isinstance(run, dict) and "mixture" in run]
         sizes = [run["mixture"].get("budget_tokens", 0) for run in runs]
         assert all(size <= 8 * 16 * 128 for size in sizes), path
+
+
+def test_the_commands_of_the_readme_exist():
+    lines = re.findall(r"^(?:make|mixstream|composer) .*$", (REPOSITORY / "README.md").read_text(), flags=re.MULTILINE)
+    assert len(lines) > 15
+    for line in lines:
+        check_bash(line)
