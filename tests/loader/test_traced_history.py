@@ -333,6 +333,16 @@ def test_a_log_of_another_run_is_refused(carried, catalog, tmp_path):
         rows_of_batch(History.open(played.folder).legs[0], 13)
 
 
+def test_a_plan_of_another_run_is_refused(catalog, tmp_path):
+    plan, other = (build_plan(catalog, "uniform", 20 * 4 * 8, 4, seed=seed) for seed in (1, 2))
+    played = play(tmp_path / "run", [(plan, 9)])
+    other.save(played.folder / "plan.json")
+    told = rf"run: positions.jsonl tells of plan {plan_digest(plan)}, plan.json is {plan_digest(other)}; one of the two"
+    with pytest.raises(FormatError, match=told):
+        History.open(played.folder)
+    assert History.open(played.folder / "plan.json").trained is None  # by its own name it is a plan and no run
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
