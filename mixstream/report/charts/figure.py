@@ -15,6 +15,8 @@ COLOURS = ("#0062c8", "#bf4d00", "#009e73", "#b3589a", "#ce9707", "#2b2b2b", "#8
 DASHES = ([1, 0], [6, 3], [2, 2], [9, 2, 2, 2], [1, 4], [12, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DIGITS = 5  # that a chart's numbers are written with
+TICKS = ".6~g"  # of axes: with fewer digits ten is 1e+1, and a lone tick of 1.6 is 2
+LETTER, SYMBOL = 6.5, 45  # pixels of a legend's letter, and of what stands beside it
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def panel(height: int, **parts: Any) -> Spec:
             },
             "legend": {
                 "orient": "bottom",
+                "layout": {"bottom": {"anchor": "start", "direction": "vertical"}},
                 "labelColor": INK,
                 "titleColor": QUIET,
                 "titleFontWeight": "normal",
@@ -78,6 +81,15 @@ def panel(height: int, **parts: Any) -> Spec:
             },
             "title": {"color": INK, "fontSize": 12, "anchor": "start", "fontWeight": "normal"},
         },
+    }
+
+
+def legend_room(names: Sequence[str]) -> Spec:
+    """Return a legend's columns, as many as fit, and of a name as much as there is room for."""
+    widest = SYMBOL + LETTER * max(map(len, names), default=0)
+    return {
+        "columns": {"expr": f"max(1, floor(width / {widest:.0f}))"},
+        "labelLimit": {"expr": f"max({SYMBOL}, width - {SYMBOL})"},
     }
 
 
