@@ -39,7 +39,7 @@ PROBE = """
     points: place.querySelectorAll("svg .mark-symbol path").length,
     cut: [...place.querySelectorAll("svg text")].filter((text) => {
       const [own, whole] = [text.getBoundingClientRect(), place.getBoundingClientRect()];
-      return own.right > whole.right + 2 || own.left < whole.left - 2;
+      return own.right > whole.right + 2 || own.left < whole.left - 2 || own.bottom > whole.bottom + 1;
     }).map((text) => text.textContent),
     heard: place.querySelector('[role="img"]')?.getAttribute("aria-label"),
     hidden: place.querySelector("svg, canvas")?.ariaHidden,
@@ -93,7 +93,7 @@ def opened(page, scratch, width):
 def test_every_chart_is_drawn_and_tells_its_values(tmp_path, width):
     folders = [
         make_run(tmp_path / "proxy", learnt=True),
-        make_run(tmp_path / f"<b>base{'-of-a-long-name' * 6}", loss=1.5),
+        make_run(tmp_path / f"<b>base{'_of_a_long_name' * 6}", loss=1.5),
     ]
     add_running(folders[1])
     write_report(folders, tmp_path / "report.html")

@@ -16,7 +16,7 @@ DASHES = ([1, 0], [6, 3], [2, 2], [9, 2, 2, 2], [1, 4], [12, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DIGITS = 5  # that a chart's numbers are written with
 TICKS = ".6~g"  # of axes: with fewer digits ten is 1e+1, and a lone tick of 1.6 is 2
-LETTER, SYMBOL = 6.5, 45  # pixels of a legend's letter, and of what stands beside it
+LETTER, SYMBOL, PHONE = 6.5, 45, 300  # pixels of a legend's letter, of what stands beside it, of a chart on a phone
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,13 @@ def panel(height: int, **parts: Any) -> Spec:
 
 
 def legend_room(names: Sequence[str]) -> Spec:
-    """Return a legend's columns, as many as fit, and of a name as much as there is room for."""
+    """Return a legend's columns, as many as fit on a phone, and of a name as much as there is room for.
+
+    A chart's height is settled before its width is known: columns that followed the width would be cut off below.
+    """
     widest = SYMBOL + LETTER * max(map(len, names), default=0)
     return {
-        "columns": {"expr": f"max(1, floor(width / {widest:.0f}))"},
+        "columns": max(1, int(PHONE / widest)),
         "labelLimit": {"expr": f"max({SYMBOL}, width - {SYMBOL})"},
     }
 
