@@ -71,11 +71,12 @@ class RunWandb(WandBLogger):
 
 
 class RunMlflow(MLFlowLogger):
-    """MLflow, where a run keeps the id that it began with."""
+    """MLflow, where a run keeps the id that it began with, and is told no step twice."""
 
     def __init__(self, folder: Path, tracking_uri: str | None, experiment: str) -> None:
         """Log to a server, or to `folder`, which holds the id."""
         self._id = folder / "run_id"
+        self._last_steps: dict[str, int] = {}  # of each name, as MLflow has them of a run that goes on
         uri = tracking_uri or (folder / "store").resolve().as_uri()
         super().__init__(
             experiment_name=experiment,
@@ -94,6 +95,14 @@ class RunMlflow(MLFlowLogger):
         active = mlflow.active_run()
         if active is not None:  # of rank 0
             write_whole(self._id, active.info.run_id)
+            known = mlflow.MlflowClient(self.tracking_uri).get_run(active.info.run_id).data.to_proto()
+            self._last_steps = {metric.key: metric.step for metric in known.metrics}
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Log what MLflow does not have: of batches after the checkpoint, which come again, it may have some."""
+        step = step or 0
+        new = {name: value for name, value in metrics.items() if step > self._last_steps.get(name, -1)}
+        super().log_metrics(new, step)
 
     def state_dict(self) -> dict[str, Any]:
         """Write what still waits to be: a run that goes on from this checkpoint does not log it again."""

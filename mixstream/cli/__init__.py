@@ -69,7 +69,7 @@ app = typer.Typer(
     help="Stream, mix and resample multilingual corpora for pre-training.",
     cls=Commands,
     no_args_is_help=True,
-    add_completion=True,
+    add_completion=False,  # what Typer installs misses the first tab of every zsh; `mixstream completion` does not
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -116,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit, by the codes of `manners`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     asked = [argument for argument in given if argument != "--debug"]
+    completion.prepare_answer()
     with told(len(asked) < len(given), EXTRAS):
         command = typer.main.get_command(app)  # not `app()`, which would show failures in a way of its own
         sys.exit(command(args=asked, prog_name=completion.PROGRAM, standalone_mode=False) or 0)

@@ -35,8 +35,6 @@ LEFT_OUT = {
     "cluster",
     "workers",
     "help",
-    "install_completion",
-    "show_completion",
     "version",
 }  # would start, or write at home
 GROUP = typer.main.get_command(app)
