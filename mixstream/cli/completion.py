@@ -30,6 +30,6 @@ def completion(shell: Annotated[Shell, typer.Argument(help="The shell that is to
 def prepare_answer() -> None:
     """Make the shells known that may ask; Typer does so only where it may also write to a person's start-up files."""
     if ASKED in os.environ:
-        from typer.completion import completion_init
+        from typer._completion_classes import completion_init
 
         completion_init()
