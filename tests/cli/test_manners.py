@@ -26,8 +26,8 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
         (["pln", "x"], "error: no such command 'pln'; did you mean 'plan'?", "mixstream"),
         (["climb", "fti", "x"], "error: no such command 'fti'; did you mean 'fit'?", "mixstream climb"),
         (["plan", "dif", "a", "b"], "error: no such command 'plan dif'; did you mean 'plan diff'?", "mixstream"),
-        (["plan", "x", "--bach-size", "3"], "--bach-size (Possible options: --batch-size)", "mixstream plan"),
-        (["plan", "diff", "x"], "error: Missing argument 'now'.", "mixstream plan diff"),
+        (["plan", "x", "--bach-size", "3"], "--batch-size", "mixstream plan"),
+        (["plan", "diff", "x"], "error: Missing argument", "mixstream plan diff"),
         (["completion", "bsh"], "'bsh' is not one of 'bash', 'zsh', 'fish'", "mixstream completion"),
     ],
 )

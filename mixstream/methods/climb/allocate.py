@@ -20,11 +20,11 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.optimize import brentq, linprog, minimize
+from scipy.optimize import brentq, linprog
 
 from mixstream.errors import FitError
 from mixstream.methods.climb.law import Law
-from mixstream.methods.planning.allocating import Minimum, Region, minimise
+from mixstream.methods.planning.allocating import Minimum, Region, minimise, slsqp
 from mixstream.mixture.simplex import Float64
 
 OBJECTIVES = ("two_step", "sum_loss", "max_excess")
@@ -150,11 +150,10 @@ def raise_level(region: Region, levels: Levels, wanted: Float64, starts: Float64
         return float((levels(shares)[0] / wanted).min())
 
     found = [
-        minimize(
+        slsqp(
             lambda z: -z[count],
             np.append(start, level(start)),
             jac=lambda z: up,
-            method="SLSQP",
             bounds=bounds,
             constraints=constraints,
             options={"maxiter": MAX_STEPS, "ftol": TOLERANCE},

@@ -14,8 +14,10 @@ is next to nothing. Source of the gap as a certificate: Jaggi 2013, Revisiting F
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -175,7 +177,7 @@ def _descend(region: Region, objective: Objective, start: Float64, scale: float)
     best = measured(start)
     for turn in range(MAX_TURNS):
         units = np.sqrt(np.maximum(best.proportions, LEAST_UNIT)) if turn % 2 == 0 else np.ones(len(start))
-        found = _slsqp(region, objective, best.proportions, scale, units)
+        found = _stepped(region, objective, best.proportions, scale, units)
         if np.isfinite(found).all():
             end = measured(region.project(np.clip(found, 0, None)))  # it keeps bounds and sum to rounding only
             best = min(best, end, key=lambda point: (point.gap == math.inf, point.value))
@@ -184,22 +186,32 @@ def _descend(region: Region, objective: Objective, start: Float64, scale: float)
     return best
 
 
-def _slsqp(region: Region, objective: Objective, start: Float64, scale: float, units: Float64) -> Float64:
+def _stepped(region: Region, objective: Objective, start: Float64, scale: float, units: Float64) -> Float64:
     """Return the (K,) proportions at which SLSQP ends, moving p / `units`."""
-    from scipy.optimize import minimize  # half a second, of which rules such as uniform have no need
 
     def scaled(moved: Float64) -> tuple[float, Float64]:
         value, gradient = objective(np.clip(moved * units, region.least, region.most))
         return value / scale, gradient * units / scale
 
-    found = minimize(
+    found = slsqp(
         scaled,
         start / units,
         jac=True,
-        method="SLSQP",
         bounds=list(zip(region.least / units, region.most / units, strict=True)),
         constraints=[{"type": "eq", "fun": lambda moved: moved @ units - 1, "jac": lambda moved: units}],
         options={"maxiter": MAX_STEPS, "ftol": TOLERANCE},
     )
     ended: Float64 = found.x * units
     return ended
+
+
+def slsqp(objective: Callable[..., Any], start: Float64, **asked: Any) -> Any:
+    """Return what scipy's SLSQP finds, as `scipy.optimize.minimize` does, which takes `asked`.
+
+    That a step left its bounds by rounding is no news: older scipy warns of it, and clips it, as we do what is found.
+    """
+    from scipy.optimize import minimize  # half a second, of which rules such as uniform have no need
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Values in x were outside bounds", RuntimeWarning)
+        return minimize(objective, start, method="SLSQP", **asked)
