@@ -74,8 +74,9 @@ def a_file() -> float:
 
     streams = [(f"aa.{k:03}", tuple(f"shard.{i:05}.mds" for i in range(400))) for k in range(STREAMS)]
     shard, repeat = np.repeat(np.arange(400 * STREAMS), 10), np.tile(np.arange(10), 400 * STREAMS)
-    first = np.sort(np.random.default_rng(0).integers(0, 10**6, len(shard)))
-    rows = Rows(shard, repeat, np.full(len(shard), 200), first, first + 1000)
+    numbers = np.random.default_rng(0)
+    first = 100_000 * repeat + numbers.integers(0, 90_000, len(shard))
+    rows = Rows(shard, repeat, np.full(len(shard), 200), first, first + numbers.integers(0, 10_000, len(shard)))
     note = ExposureNote(batch=10**6, batch_size=64, sequence_length=LENGTH, samples=200 * len(shard))
     begun = time.process_time()
     content = encode(table_of(rows, streams, 64), note)

@@ -95,9 +95,8 @@ class RunMlflow(MLFlowLogger):
         active = mlflow.active_run()
         if active is not None:  # of rank 0
             write_whole(self._id, active.info.run_id)
-            known = mlflow.MlflowClient(self.tracking_uri).get_run(active.info.run_id).data
-            last = known.to_proto().metrics  # type: ignore[no-untyped-call]
-            self._last_steps = {metric.key: metric.step for metric in last}
+            known: Any = mlflow.MlflowClient(self.tracking_uri).get_run(active.info.run_id).data
+            self._last_steps = {metric.key: metric.step for metric in known.to_proto().metrics}
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Log what MLflow does not have: of batches after the checkpoint, which come again, it may have some."""

@@ -116,11 +116,11 @@ class _Probing(NoSignal):
 
 
 class Alignment(_Probing):
-    """W_i = <grad l_i(B), G(A)> of two independent probe batches, or of one.
+    """``W_i = <grad l_i(B), G(A)>`` of two independent probe batches, or of one.
 
     ``crossfit``: A and B are two probes. ``same_batch``: B is A, the papers' form, which noise makes too large.
     ``half_split``: two probes, of half the rows where a recipe asks for it, by turns:
-    W = (<grad l_i(B), G(A)> + <grad l_i(A), G(B)>) / 2, unbiased as cross-fitting is.
+    ``W = (<grad l_i(B), G(A)> + <grad l_i(A), G(B)>) / 2``, unbiased as cross-fitting is.
     """
 
     signal: Signal | None = "alignment"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mixstream.cli.showing import say, table
-from mixstream.errors import MixtureError
+from mixstream.errors import MixtureError, QueryError
 
 if TYPE_CHECKING:
     from mixstream.report.traced import BatchShown, DrawsShown, RowShown
@@ -162,8 +162,24 @@ def _query(run: Path, question: str, as_json: bool) -> None:
     if as_json:
         import json
 
-        # A number that is not finite is null, as JSON has no other word for it.
-        told = [[None if isinstance(value, float) and not isfinite(value) else value for value in row] for row in rows]
-        print(json.dumps([dict(zip(columns, row, strict=True)) for row in told], default=str))
+        twice = [name for number, name in enumerate(columns) if name in columns[:number]]
+        if twice:
+            raise QueryError(
+                f"--json: {len(columns)} columns, of which {columns.count(twice[0])} are named {twice[0]!r}; give each "
+                f"a name of its own (AS)"
+            )
+        told = [dict(zip(columns, map(_as_json, row), strict=True)) for row in rows]
+        print(json.dumps(told, default=str))
     else:
         table(list(columns), [[str(value) for value in row] for row in rows])
+
+
+def _as_json(value: object) -> object:
+    """Return a value for JSON, which has only null for a number that is not finite, and only texts for keys."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [_as_json(one) for one in value]
+    if isinstance(value, dict):
+        return {str(key): _as_json(one) for key, one in value.items()}
+    return value

@@ -14,7 +14,7 @@ WIDE = 10_000  # columns of what is no terminal: nothing is cut off
 def watch(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of chains; they need not have begun.")],
     once: Annotated[bool, typer.Option("--once", help="Show it once, all streams, and end.")] = False,
-    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 2.0,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1, max=86400)] = 2.0,
 ) -> None:
     """Show what runs do now, from their folders alone, until they have ended or Ctrl-C."""
     from rich.console import Console

@@ -117,7 +117,7 @@ def _is_whole(checkpoint: Path) -> bool:
     """Return whether a checkpoint's last file was written to its end."""
     try:
         json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):  # it is not JSON, or no text at all
         return False
     return True
 

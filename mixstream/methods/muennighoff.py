@@ -6,8 +6,8 @@
     U_N   = min(N, N_opt(U)),  N_opt(D) = (D G)^(beta / alpha) G,  G = (alpha A / (beta B))^(1 / (alpha + beta))
 
 U is at most D: data that are not read do not count. Repeats of data, and parameters beyond what U tokens can
-use, are worth less by the same saturation: D_eff = U S(D / U; R*_D) and N_eff = U_N S(N / U_N; R*_N), with S of
-`mixstream.methods.repetition`.
+use, are worth less by the same saturation: ``D_eff = U S(D / U; R*_D)`` and ``N_eff = U_N S(N / U_N; R*_N)``,
+with S of `mixstream.methods.repetition`.
 
 Source: Muennighoff et al. 2023 (arXiv 2305.16264) and their code (huggingface/datablations): the law, its
 constants, N_opt. Ours: the compute budget as 6 N D and the search for its best split; and the fit, of all seven
@@ -45,7 +45,7 @@ class DataConstrainedLaw:
         floor: E, nats/token.
         log_model_scale, log_data_scale: log A, log B.
         model_exponent, data_exponent: alpha, beta.
-        data_saturation, model_saturation: R*_D, R*_N.
+        data_saturation, model_saturation: ``R*_D``, ``R*_N``.
     """
 
     floor: float

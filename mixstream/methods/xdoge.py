@@ -38,7 +38,7 @@ _LEAST_LOG = -650.0  # of a weight beside the greatest, in nats: e^-650 is still
 
 
 def alignment_scores(gradients: Float64, total: Float64) -> Float64:
-    """Return W_i = <g_i, G>, the first-order gain of all sources from a step along source i.
+    """Return ``W_i = <g_i, G>``, the first-order gain of all sources from a step along source i.
 
     Args:
         gradients: (K, P), one source's gradient g_i a row.
@@ -184,7 +184,7 @@ class XDoGE:
                 its beginning at 0 (Kingma and Ba 2015), so that the first update sees the first scores.
             prior: (K,) weights above 0, sum 1, that the update is pulled to, such as a family prior's.
             prior_strength: lambda, in the units of mu.
-            saturation: R*; scores of a source read r > 1 times count exp(-(r - 1) / R*) of what they are, so
+            saturation: ``R*``; scores of a source read r > 1 times count ``exp(-(r - 1) / R*)`` of what they are, so
                 that availability enters the update. None: they count in full.
 
         Raises:

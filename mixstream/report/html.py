@@ -16,6 +16,7 @@ from mixstream.report.charts.figure import Figure
 from mixstream.report.charts.losses import loss_figures
 from mixstream.report.charts.mixture import mixture_figures
 from mixstream.report.charts.running import running_figures
+from mixstream.report.images import check_format, write_images
 from mixstream.report.read import RunRecord, read_runs
 from mixstream.report.tables import heldout_table, pairs, settings_table
 
@@ -39,11 +40,14 @@ def write_report(folders: Sequence[Path], out: Path, images: Path | None = None,
         image_format: of the pictures, ``svg`` or ``png``.
 
     Raises:
-        FormatError: a folder is not a run's, `out` is not named .html or is a folder, or `images` is a file.
+        FormatError: a folder is not a run's, `out` is not named .html or is a folder, `images` is a file, or
+            their format is unknown.
     """
     if out.suffix != ".html":
         name = f"{out.stem or 'report'}.html"
         raise FormatError(f"{out}: a report is an HTML file; give a name such as {name}")
+    if images is not None:
+        check_format(image_format)
     import vl_convert
 
     runs = read_runs(folders)
@@ -52,8 +56,6 @@ def write_report(folders: Sequence[Path], out: Path, images: Path | None = None,
         sections = sections_of(runs)
         write_whole(out, render(runs, sections, script.result()))
     if images is not None:
-        from mixstream.report.images import write_images
-
         write_images([figure for section in sections for figure in section.figures], images, image_format)
 
 

@@ -20,10 +20,7 @@ def write_images(figures: Sequence[Figure], folder: Path, image_format: str) -> 
     Raises:
         FormatError: the folder is a file or cannot be made, or the format is not one of `FORMATS`.
     """
-    if image_format not in FORMATS:
-        raise FormatError(
-            f"images of format {image_format!r}; expected one of {', '.join(FORMATS)}{nearest(image_format, FORMATS)}"
-        )
+    check_format(image_format)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
@@ -37,6 +34,14 @@ def write_images(figures: Sequence[Figure], folder: Path, image_format: str) -> 
             path.write_bytes(drawn(spec, image_format))
             paths.append(path)
     return paths
+
+
+def check_format(image_format: str) -> None:
+    """Raise FormatError for a format that is not one of `FORMATS`."""
+    if image_format not in FORMATS:
+        raise FormatError(
+            f"images of format {image_format!r}; expected one of {', '.join(FORMATS)}{nearest(image_format, FORMATS)}"
+        )
 
 
 def _free(stem: str, taken: Collection[str]) -> str:

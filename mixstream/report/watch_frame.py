@@ -33,6 +33,7 @@ from mixstream.report.watch import Sight
 
 NARROW, BAR, SPARK = 110, 12, 14
 SPARE = ("", "budget", "bits/byte", "proportion", "read", "held-out")  # left out first where there is no room
+BUDGETS = ("of", "budget")  # columns of a run that has some
 GAP, SHORT_NAME, LEAST_NAME = 2, 24, 8  # letters between columns; of names, before columns are left out, and after
 
 
@@ -190,7 +191,8 @@ def _languages(plan: Plan) -> dict[str, list[str]]:
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
     """Return a table of at most `width` letters a line: numbers are whole or left out, names are cut if they must."""
     sizes = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
-    shown = [place for place, size in enumerate(sizes) if size]
+    used = {place for row in rows for place, cell in enumerate(row) if cell}
+    shown = [place for place, size in enumerate(sizes) if size and (place in used or columns[place] not in BUDGETS)]
 
     def left(names: int) -> int:
         return width - names - sum(GAP + sizes[place] for place in shown[1:])

@@ -217,6 +217,13 @@ def find_streams(root: str | Path, split: str | None = None) -> tuple[Place, dic
     known = set(found) if split is None and not isinstance(folder, Path) else set()
     _check_whole(folder, [directory for directory in directories if directory.name not in known])
     if not found:
+        deeper = sorted(folder.glob(f"*/*/{INDEX_NAME}")) if isinstance(folder, Path) else []
+        if deeper:
+            place = deeper[0].parent
+            raise StreamError(
+                f"{folder}: holds no stream, but {place} is one; open {place.parent}, or, where {place.name!r} is a "
+                f"split, Catalog.open(root, split={place.name!r}) or a folder of links to such splits"
+            )
         inside = f" with a {split!r} split" if split else ""
         raise StreamError(
             f"{folder}: holds no stream{inside}, that is no folder with an {INDEX_NAME}; "

@@ -100,7 +100,7 @@ def test_a_task_that_kills_every_worker_is_told(cluster):
         executor_of(0, address) as executor,
     ):
         run_all(executor, os._exit, [1])
-    wait_until(lambda: len(workers_of(cluster)) == 2)
+    wait_until(lambda: len(workers_of(cluster)) == 2, seconds=120)  # their nannies begin them anew, again and again
 
 
 def test_a_result_that_came_before_its_worker_died_is_a_result(cluster, monkeypatch):

@@ -395,8 +395,3 @@ def test_the_script_for_slurm_is_python_and_calls_what_there_is():
     known = {option for parameter in get_command(app).commands["convert"].params for option in parameter.opts}
     assert set(re.findall(r'"(--\w+)"', block.text)) == {"--config", "--out", "--cluster"} <= known
     assert words.startswith('"mixstream", "convert"')
-
-
-def test_the_files_that_it_names_exist():
-    for name in re.findall(r"docs/[\w-]+\.md", PAGE):
-        assert (REPOSITORY / name).exists(), name

@@ -13,9 +13,15 @@ from pathlib import Path
 import yaml
 from conftest import REPOSITORY
 from pages import Block
+from pydantic import TypeAdapter
 from typer.main import get_command
 
 from mixstream.cli import app
+from mixstream.mixture.schedule import Change
+from mixstream.runs.recipe import RunRecipe
+
+PROGRAMS = {"mixstream", "make", "pip", "composer", "torchrun", "python", "sbatch", "bash", "export", "eval", "source"}
+OTHERS = {"train_loader"}  # sections of a YAML of LLM Foundry
 
 
 def parse(block: Block) -> None:
@@ -25,7 +31,7 @@ def parse(block: Block) -> None:
     elif block.language == "bash":
         check_bash(block.code)
     elif block.language == "yaml":
-        list(yaml.safe_load_all(block.code))
+        check_yaml(block.code)
     elif block.language == "json":
         json.loads(block.code)
 
@@ -39,14 +45,29 @@ def check_python(code: str) -> None:
                 assert hasattr(module, name.name), f"{node.module} has no {name.name}"
 
 
+def check_yaml(code: str) -> None:
+    """Check the syntax, and that sections of a recipe, or a schedule, are such."""
+    for content in yaml.safe_load_all(code):
+        if isinstance(content, list):
+            TypeAdapter(tuple[Change, ...]).validate_python(content)
+            continue
+        for key, section in content.items():
+            assert key in {*RunRecipe.model_fields, *OTHERS}, f"a recipe has no section {key}"
+            if key not in OTHERS:
+                TypeAdapter(RunRecipe.model_fields[key].annotation).validate_python(section)
+
+
 def check_bash(code: str) -> None:
-    """Check the syntax, the options of mixstream, the targets of make, recipes and the extras of pip."""
+    """Check the syntax, the options of mixstream and of our programs, the targets of make, the extras of pip."""
     done = subprocess.run(["bash", "-n"], input=code, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     for words in _commands(code):
         program = Path(words[0]).name
+        assert program in PROGRAMS, f"no page speaks of {program}"
         if program == "mixstream":
             check_mixstream(words[1:])
+        elif "recipes/train.py" in words:
+            check_mixstream(["train", *words[words.index("recipes/train.py") + 1 :]])
         elif program == "make":
             targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE)
             for word in words[1:]:
@@ -58,6 +79,16 @@ def check_bash(code: str) -> None:
         for word in words:
             if re.fullmatch(r"(?:recipes|examples|benchmarks)/[\w./-]+", word):
                 assert (REPOSITORY / word).exists(), f"there is no {word}"
+        for at, word in enumerate(words):
+            if re.fullmatch(r"examples/\w+\.py", word):
+                check_example(word, words[at + 1 :])
+
+
+def check_example(name: str, words: list[str]) -> None:
+    """Check that one of the examples has these options."""
+    known = re.findall(r'add_argument\("(--[\w-]+)"', (REPOSITORY / name).read_text())
+    for word in words:
+        assert not word.startswith("--") or word in known, f"{name} has no {word}"
 
 
 def check_mixstream(words: list[str]) -> None:
@@ -70,13 +101,14 @@ def check_mixstream(words: list[str]) -> None:
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for word in words:
         if word.startswith("--"):
-            assert word.partition("=")[0] in known | {"--help"}, f"{path} has no {word}"
+            assert word.partition("=")[0] in known | {"--help", "--debug"}, f"{path} has no {word}"
 
 
 def _commands(code: str) -> list[list[str]]:
     """Return the words of each simple command, without the assignments and launchers in front of it."""
     found = []
-    for line in code.replace("\\\n", " ").splitlines():
+    code = re.sub(r'"\$\((.*?)\)"', r"; \1 ;", code.replace("\\\n", " "))  # what a command's words are made of
+    for line in code.splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;")
         lexer.whitespace_split = True
         words: list[str] = []

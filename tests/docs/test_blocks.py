@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import REPOSITORY
 from pages import prints, read_page
-from parsing import check_bash, check_python
+from parsing import check_bash, check_python, check_yaml
 from scratch import Scratch, small
 
 PAGE = """
@@ -96,10 +97,14 @@ def test_what_was_printed_is_compared_line_by_line(expected, output, is_printed)
     [
         ("mixstream plan streams --budget 3\n", "mixstream plan has no --budget"),
         ("A=1 mixstream climb plots x | head\n", "mixstream climb plots"),
-        ("ls; mixstream convert x \\\n  --no-such-option\n", "mixstream convert has no --no-such-option"),
+        ("bash x; mixstream convert x \\\n  --no-such-option\n", "mixstream convert has no --no-such-option"),
         ("make dmeo\n", "make dmeo"),
         ("pip install 'mixstream-llm[trian]'\n", "trian"),
         ("composer -n 8 recipes/trian.py recipes/cpt.yaml\n", "there is no recipes/trian.py"),
+        ("composer -n 8 recipes/train.py recipes/cpt.yaml --stream s\n", "mixstream train has no --stream"),
+        ("torchrun --nproc-per-node 2 examples/ddp.py streams out --token 9\n", "examples/ddp.py has no --token"),
+        ('eval "$(mixstream complete bash)"\n', "mixstream complete"),
+        ("mixtream plan streams\n", "no page speaks of mixtream"),
         ("if then\n", "syntax error"),
     ],
 )
@@ -123,6 +128,21 @@ def test_python_that_is_not_run_imports_what_exists():
         check_python("if")
 
 
+@pytest.mark.parametrize(
+    ("code", "match"),
+    [
+        ("logger: {}\n", "a recipe has no section logger"),
+        ("loggers: {tensorbord: {}}\n", "tensorbord"),
+        ("method: {name: xdoge, interval_batches: 1, warmup: 3}\n", "warmup"),
+        ("- {at: 5000ba, weigths: uniform}\n", "weigths"),
+        ("a: [\n", "expected the node content"),
+    ],
+)
+def test_sections_of_recipes_are_read_as_such(code, match):
+    with pytest.raises((AssertionError, ValueError, yaml.YAMLError), match=match):
+        check_yaml(code)
+
+
 def test_blocks_share_a_folder_and_what_they_export(tmp_path):
     scratch = Scratch(tmp_path, {"GIVEN": "1"})
     scratch.bash("export NAME=value\necho $GIVEN > file")
@@ -142,3 +162,10 @@ def test_recipes_are_made_small_with_the_same_keys():
         runs = [run for run in made.values() if isinstance(run, dict) and "mixture" in run]
         sizes = [run["mixture"].get("budget_tokens", 0) for run in runs]
         assert all(size <= 8 * 16 * 128 for size in sizes), path
+
+
+def test_the_commands_of_the_readme_exist():
+    lines = re.findall(r"^(?:make|mixstream|composer) .*$", (REPOSITORY / "README.md").read_text(), flags=re.MULTILINE)
+    assert len(lines) > 15
+    for line in lines:
+        check_bash(line)

@@ -172,13 +172,45 @@ def test_a_ledger_without_its_state_is_refused_and_may_skip(catalog, tmp_path):
     assert (tmp_path / "exposure.parquet").read_bytes() == late.content()
 
 
+def test_what_older_versions_wrote_is_gone_on_from(catalog):
+    loader = MixtureLoader(plan_of(catalog))
+    ledger = ExposureLedger(loader)
+    list(islice(loader, 7))
+    file, table = io.BytesIO(), parquet.read_table(io.BytesIO(ledger.content()), read_dictionary=["stream", "shard"])
+    parquet.write_table(table, file, compression="zstd", use_dictionary=["stream", "shard"])
+    resumed = MixtureLoader(plan_of(catalog))
+    later = ExposureLedger(resumed)
+    resumed.load_state_dict(loader.state_dict())
+    later.load_state_dict(base64.b64encode(file.getvalue()).decode())
+    assert later.content() == ledger.content()
+
+
+def test_a_ledger_with_any_byte_damaged_is_refused_or_tells_the_same(catalog):
+    loader = MixtureLoader(plan_of(catalog))
+    ledger = ExposureLedger(loader)
+    list(islice(loader, 7))
+    content, refused = ledger.content(), 0
+    whole = decode(content, "it")[0].select(COLUMNS[2:])
+    for place in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x55
+        try:
+            table, _ = decode(bytes(damaged), "it")
+        except FormatError as problem:
+            refused += 1
+            assert len(str(problem).splitlines()) == 1
+        else:
+            assert table.select(COLUMNS[2:]).equals(whole)
+    assert refused > len(content) / 7 / 2
+
+
 def test_states_that_are_none_or_of_other_streams_are_refused(catalog, streams, tmp_path, monkeypatch):
     loader = MixtureLoader(plan_of(catalog))
     ledger = ExposureLedger(loader)
     list(islice(loader, 3))
     state = ledger.state_dict()
     for wrong in ("", "half", state[:-8], None, 7, "ä"):
-        with pytest.raises((StateError, FormatError), match=r"not a state of an exposure|not a Parquet file"):
+        with pytest.raises((StateError, FormatError), match=r"not a state of an exposure|no Parquet file"):
             ledger.load_state_dict(wrong)
     with pytest.raises(StateError, match=r"counts samples of 8 tokens, the plan's have 4"):
         ExposureLedger(MixtureLoader(plan_of(catalog, sequence_length=4))).load_state_dict(state)

@@ -295,6 +295,34 @@ def test_weights_that_no_log_tells_of_are_noticed(catalog, tmp_path):
         rows_of_batch(leg, 15)
 
 
+def test_weights_that_no_log_tells_of_are_noticed_also_where_they_came_to_the_same_draws(catalog, tmp_path):
+    """They act from batch 11 on, change what batches 11 to 14 read, and every cursor is even again at 16."""
+    plan = build_plan(catalog, "uniform", 40 * 12 * 8, 12, window_samples=20)
+    weights = dict(zip(plan.streams, (0.21, 0.21, 0.19, 0.19, 0.2), strict=True))
+    played = play(tmp_path / "run", [(plan, 16)], interval=8, updates={9: weights})
+    check_all(played)
+    (played.folder / "weights.jsonl").unlink()
+    with pytest.raises(StateError, match=r"between batches 8 and 16 the run read otherwise than its logs tell"):
+        rows_of_batch(History.open(played.folder).legs[0], 12)
+
+
+def test_weights_that_act_from_the_first_batch_on_are_followed(catalog, tmp_path):
+    plan = build_plan(catalog, "uniform", 20 * 12 * 8, 12, window_samples=20)
+    plan.save(tmp_path / "plan.json")
+    weights = dict(zip(plan.streams, (0.6, 0.1, 0.1, 0.1, 0.1), strict=True))
+    first = {"update": 0, "batch": 0, "at_batch": 0, "weights": dict.fromkeys(plan.streams, 0.2)}
+    second = first | {"update": 1, "weights": weights}
+    common = {"format": "mixstream.weights_update"} | dict.fromkeys(("scores", "probe_losses", "eta"))
+    (tmp_path / "weights.jsonl").write_text("".join(json.dumps(common | line) + "\n" for line in (first, second)))
+    loader = MixtureLoader(plan, weight_lag=0)
+    assert loader.set_weights(weights) == 0
+    leg = History.open(tmp_path).legs[0]
+    for number, batch in enumerate(loader):
+        told = zip(batch["stream"].tolist(), batch["sample"].tolist(), strict=True)
+        expected = [(plan.streams[stream], sample) for stream, sample in told]
+        assert [(one.origin.stream, one.sample) for one in rows_of_batch(leg, number)] == expected
+
+
 def test_a_log_of_another_run_is_refused(carried, catalog, tmp_path):
     other = build_plan(catalog.__class__(catalog.root, dict(list(catalog.streams.items())[:2])), "uniform", 800, 4)
     played = play(tmp_path / "other", [(other, 9)])
@@ -303,6 +331,16 @@ def test_a_log_of_another_run_is_refused(carried, catalog, tmp_path):
     (played.folder / "positions.jsonl").write_text(json.dumps(line) + "\n")
     with pytest.raises(FormatError, match=r"its position at batch 12 is not of 1 lanes and 2 streams, as the plan is"):
         rows_of_batch(History.open(played.folder).legs[0], 13)
+
+
+def test_a_plan_of_another_run_is_refused(catalog, tmp_path):
+    plan, other = (build_plan(catalog, "uniform", 20 * 4 * 8, 4, seed=seed) for seed in (1, 2))
+    played = play(tmp_path / "run", [(plan, 9)])
+    other.save(played.folder / "plan.json")
+    told = rf"run: positions.jsonl tells of plan {plan_digest(plan)}, plan.json is {plan_digest(other)}; one of the two"
+    with pytest.raises(FormatError, match=told):
+        History.open(played.folder)
+    assert History.open(played.folder / "plan.json").trained is None  # by its own name it is a plan and no run
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,8 @@ def test_the_newest_checkpoint_is_one_that_is_whole(trained):
     whole = (trained / "checkpoint-30" / "trainer_state.json").read_text()
     (trained / "checkpoint-30" / "trainer_state.json").write_text(whole[:-40])  # killed while it was written
     assert newest_checkpoint(trained) == str(trained / "checkpoint-20")
+    (trained / "checkpoint-30" / "trainer_state.json").write_bytes(b"\xf0\x28" * 9)  # nor is what a crash left a text
+    assert newest_checkpoint(trained) == str(trained / "checkpoint-20")
     (trained / "checkpoint-20" / "trainer_state.json").unlink()
     (trained / "checkpoint-best").mkdir()
     (trained / "checkpoint-999").mkdir()

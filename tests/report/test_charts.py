@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
-from made_runs import add_metrics, add_running, make_run, small_plan
+from made_runs import CATALOG, add_metrics, add_running, make_run, small_plan
 
+from mixstream import build_plan
+from mixstream.report.charts.bars import Dot, Part, dots, stacked
 from mixstream.report.charts.compared import compared_figures, cost_of
 from mixstream.report.charts.figure import COLOURS, short
-from mixstream.report.charts.lines import POINTS, Axes, Line, line_panels, lines_table
+from mixstream.report.charts.lines import POINTS, Axes, Line, line_panels, lines_table, not_drawn
 from mixstream.report.charts.losses import heldout_languages, loss_figures
 from mixstream.report.charts.mixture import mixture_figures
 from mixstream.report.charts.running import StreamTraffic, running_figures, traffic_of, waited_share, waiting_over_time
+from mixstream.report.images import drawn
 from mixstream.report.read import read_run, read_runs
 from mixstream.report.series import Series
 
@@ -169,6 +173,48 @@ def test_what_is_not_finite_leaves_a_gap():
     table = lines_table(lines, Axes("loss"))
     assert table.rows[0] == ["a", "1", "nan", "inf", "3", "1", "3"]
     assert table.rows[1][-2:] == ["", ""]
+    assert not_drawn(lines, Axes("loss")) == (
+        " Values that are not finite are not drawn: of a first at batch 1, of b first at batch 0."
+    )
+    many = [line(name, values=(math.inf, 1.0)) for name in "abcde"]
+    assert not_drawn(many, Axes("loss")).endswith("of c first at batch 0, and of 2 more.")
+    assert not_drawn([line("c", values=(1.0, 2.0))], Axes("loss")) == ""
+
+
+def test_lines_of_which_nothing_can_be_drawn_have_axes():
+    (panel,) = line_panels([line("a", values=(math.nan, math.inf))], Axes("loss"))
+    assert panel["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0.0, 1.0]
+    assert panel["layer"][0]["encoding"]["x"]["scale"]["domain"] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "labels"),
+    [
+        (dots([Dot("eu", "base", 1.6038)], "loss", ["base"]), {"1.6038"}),
+        (
+            line_panels([Line("a", "a", "", Series(np.array([0.0, 1.0]), np.array([2.0, 40.0])))], Axes("loss"))[0],
+            {"10", "40"},
+        ),
+        (
+            line_panels([Line("a", "a", "", Series(np.array([0.0, 1.0]), np.array([0.0, 4e-7])))], Axes("score"))[0],
+            {"1e-7"},
+        ),
+        (stacked([Part("base", "training", 70.0)], "seconds"), {"20", "60"}),
+    ],
+)
+def test_axes_tell_numbers_as_they_are(spec, labels):
+    """Neither ten as 1e+1, nor a lone tick at 1.6 as 2."""
+    drawn_texts = set(re.findall(r">([^<>]+)</text>", drawn(spec, "svg").decode()))
+    assert labels <= drawn_texts
+
+
+def test_a_run_without_budgets_is_not_told_of_marks(tmp_path):
+    folder = make_run(tmp_path / "base")
+    assert "A black mark" in by_name(mixture_figures(read_run(folder)))["repeats-base"].caption
+    build_plan(CATALOG, "uniform", 8 * 10 * 20, 10).save(folder / "plan.json")
+    repeats = by_name(mixture_figures(read_run(folder)))["repeats-base"]
+    assert repeats.caption.endswith("up to batch 20. No stream has a budget.")
+    assert repeats.panels[0]["encoding"]["x"]["title"] == "repeats"
 
 
 def test_large_numbers_are_short():

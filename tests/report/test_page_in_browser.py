@@ -37,18 +37,35 @@ PROBE = """
     lines: place.querySelectorAll("svg .mark-line path").length,
     bars: place.querySelectorAll("svg .mark-rect path").length,
     points: place.querySelectorAll("svg .mark-symbol path").length,
+    cut: [...place.querySelectorAll("svg text")].filter((text) => {
+      const [own, whole] = [text.getBoundingClientRect(), place.getBoundingClientRect()];
+      return own.right > whole.right + 2 || own.left < whole.left - 2 || own.bottom > whole.bottom + 1;
+    }).map((text) => text.textContent),
+    heard: place.querySelector('[role="img"]')?.getAttribute("aria-label"),
+    hidden: place.querySelector("svg, canvas")?.ariaHidden,
+    menu: place.querySelector("summary")?.getAttribute("aria-label"),
     colours: place.querySelector("canvas") ? inked(place.querySelector("canvas")) : null,
   }));
   const target = [...document.querySelectorAll("#weights-proxy svg .mark-symbol.role-mark path")].at(-1);
-  let told = "";
+  const told = [];
+  const tooltip = async () => {
+    await new Promise((done) => setTimeout(done, 200));
+    const found = document.getElementById("vg-tooltip-element");
+    return found?.classList.contains("visible") ? found.innerText : "nothing";
+  };
   if (target) {
     target.scrollIntoView();
     const place = target.getBoundingClientRect();
     const at = { clientX: place.x + place.width / 2, clientY: place.y + place.height / 2, bubbles: true };
     const under = document.elementFromPoint(at.clientX, at.clientY);
     for (const kind of ["pointerover", "pointermove", "mousemove"]) under.dispatchEvent(new PointerEvent(kind, at));
-    await new Promise((done) => setTimeout(done, 200));
-    told = document.getElementById("vg-tooltip-element")?.innerText || `nothing at ${under.outerHTML.slice(0, 200)}`;
+    told.push(await tooltip());
+    for (const kind of ["pointerout", "mouseout"]) under.dispatchEvent(new PointerEvent(kind, at));
+    told.push(await tooltip());
+    under.dispatchEvent(new PointerEvent("click", { ...at, pointerType: "touch" }));
+    told.push(await tooltip());
+    document.body.dispatchEvent(new PointerEvent("click", { ...at, pointerType: "touch" }));
+    told.push(await tooltip());
   }
   const loaded = performance.getEntriesByType("resource").map((entry) => entry.name).filter((name) => !name.startsWith("data:"));
   const scroll = document.documentElement.scrollWidth - window.innerWidth;
@@ -74,7 +91,10 @@ def opened(page, scratch, width):
 
 @pytest.mark.parametrize("width", [1200, 500])
 def test_every_chart_is_drawn_and_tells_its_values(tmp_path, width):
-    folders = [make_run(tmp_path / "proxy", learnt=True), make_run(tmp_path / "<b>base", loss=1.5)]
+    folders = [
+        make_run(tmp_path / "proxy", learnt=True),
+        make_run(tmp_path / f"<b>base{'_of_a_long_name' * 6}", loss=1.5),
+    ]
     add_running(folders[1])
     write_report(folders, tmp_path / "report.html")
     specs = specs_in((tmp_path / "report.html").read_text())
@@ -85,12 +105,18 @@ def test_every_chart_is_drawn_and_tells_its_values(tmp_path, width):
     assert found["scroll"] <= 0, "the page is no wider than its window"
     for chart, spec in zip(found["charts"], specs, strict=True):
         rows = spec["data"]["values"]
+        assert chart["cut"] == []
+        assert chart["heard"].endswith(": its table tells the same")
+        assert chart["menu"].startswith("save ")
+        assert chart["hidden"] == "true"
         assert chart["width"] * 0.8 < chart["drawn"] <= chart["width"] + 1
         if "layer" in spec and "flatten" in str(spec.get("transform")):
             assert chart["lines"] >= len(rows), chart["figure"]
         else:
             assert max(chart["bars"], chart["points"]) >= len(rows) - 1, chart["figure"]
-    assert re.search(r"of\s+eu\.b\s+batch\s+20\s+weight\s+0\.25", found["told"])
+    pointed, left, touched, elsewhere = found["told"]
+    assert re.search(r"of\s+eu\.b\s+batch\s+20\s+weight\s+0\.25", pointed)
+    assert (left, touched, elsewhere) == ("nothing", pointed, "nothing")
 
 
 def test_many_points_are_drawn_as_an_image(tmp_path, monkeypatch):

@@ -31,11 +31,12 @@ def test_the_report_is_one_file_with_every_chart_and_table_in_it(tmp_path):
     figures = [figure for section in sections_of(read_runs(folders)) for figure in section.figures]
     assert re.findall(r'<figure id="([^"]+)">', page) == [figure.name for figure in figures]
     assert specs_in(page) == [panel for figure in figures for panel in figure.panels]
-    assert page.count('<div class="chart" role="img"') == len(specs_in(page))
+    assert page.count('<div class="chart" data-name="') == len(specs_in(page))
     assert page.count("<details><summary>as a table</summary>") == len(figures)
     for figure in figures:
         for row in figure.table.rows:
-            assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" in page
+            cells = "".join(f"<td>{cell}</td>" for cell in row[1:])
+            assert f'<tr><th scope="row">{row[0]}</th>{cells}</tr>' in page
     markup = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     assert re.findall(r'(?:src|href)="([^"#][^"]*)"', markup) == ["data:,"], "something is loaded from elsewhere"
     assert not re.findall(r"@import|url\(", markup)
@@ -250,3 +251,16 @@ def test_batches_of_a_run_that_has_ended_are_its_results(tmp_path):
     folder = make_run(tmp_path / "base")
     (folder / "metrics.jsonl").unlink()
     assert read_run(folder).batches == 20
+
+
+def test_a_run_that_has_logged_nothing_says_so(tmp_path):
+    folder = make_run(tmp_path / "base", ended=False)
+    (folder / "metrics.jsonl").unlink()
+    write_report([folder], tmp_path / "report.html")
+    assert "Nothing is logged of it yet." in (tmp_path / "report.html").read_text()
+
+
+def test_a_report_is_not_written_where_its_pictures_cannot_be(tmp_path):
+    with pytest.raises(FormatError, match="images of format 'gif'; expected one of svg, png"):
+        write_report([make_run(tmp_path / "base")], tmp_path / "report.html", tmp_path / "images", "gif")
+    assert not (tmp_path / "report.html").exists()

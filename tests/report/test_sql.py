@@ -75,7 +75,9 @@ def test_what_is_not_a_ledger_is_told(run):
     path = run / "exposure.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(FormatError, match=r"exposure.parquet: not a Parquet file \(.*\); remove it, and the run"):
+    with pytest.raises(
+        FormatError, match=r"exposure.parquet: damaged, or no Parquet file \(.*\); remove it, and the run"
+    ):
         query(run, "SELECT * FROM exposure")
     path.unlink()
     path.mkdir()

@@ -100,6 +100,23 @@ def test_sql_tells_what_is_not_finite_as_null(plan, call, tmp_path):
     assert out == '[{"value": null}]\n'
 
 
+def test_sql_as_json_is_json_whatever_is_asked(plan, call, tmp_path):
+    asked = "SELECT [1 / 0::double, 2] AS a, {'b': 'nan'::double} AS c, map {[1]: 'x'} AS d, date '2026-01-02' AS e"
+    code, out, _ = call("trace", tmp_path, "--json", "--sql", asked)
+    assert code == 0
+    (row,) = json.loads(out, parse_constant=pytest.fail)
+    assert (row["a"], row["c"], row["e"]) == ([None, 2.0], {"b": None}, "2026-01-02")
+
+
+def test_sql_as_json_leaves_out_no_column(plan, call, tmp_path):
+    """Two of one name, as a join of all columns has: one would stand for both."""
+    asked = "SELECT a.*, b.* FROM streams a JOIN streams b USING (stream)"
+    code, out, err = call("trace", tmp_path, "--json", "--sql", asked)
+    assert (code, out) == (2, "")
+    assert "--json: 18 columns, of which 2 are named 'stream'; give each a name of its own (AS)" in err
+    assert call("trace", tmp_path, "--sql", asked)[0] == 0
+
+
 @pytest.mark.parametrize("line", ['{"batch": 4, "metrics": 3}', '{"batch": 4}', '{"batch": null}', '{"batch": 1e999}'])
 def test_a_damaged_line_of_metrics_is_named(plan, call, tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(line + "\n")

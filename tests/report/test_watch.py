@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 from mixstream import build_plan
 from mixstream.cli import app, main
 from mixstream.errors import FormatError
+from mixstream.mixture.plan import Plan
 from mixstream.report.history import BLOCKS, MOST, History
 from mixstream.report.tail import Tail
 from mixstream.report.watch import Watch, Watched
@@ -312,6 +314,17 @@ def test_names_are_no_markup_and_numbers_are_whole_or_left_out(folder):
     assert all(name in done.output for name in names)
 
 
+def test_a_run_without_budgets_has_no_columns_of_them(folder):
+    write(folder / "metrics.jsonl", [line for batch in range(1, 9) for line in lines(batch)])
+    (with_budgets,) = re.findall(r"repeats.*", told([Watched(folder).look()], width=200))
+    assert with_budgets.split() == ["repeats", "of", "budget"]
+    plan = Plan.load(folder / "plan.json")
+    entries = tuple(entry.model_copy(update={"max_repeats": None}) for entry in plan.entries)
+    plan.model_copy(update={"entries": entries}).save(folder / "plan.json")
+    (without,) = re.findall(r"repeats.*", told([Watched(folder).look()], width=200))
+    assert without.split() == ["repeats"]
+
+
 def test_once_and_no_terminal_print_one_plain_frame(folder):
     write(folder / "metrics.jsonl", [line for batch in range(1, 9) for line in lines(batch)])
     for arguments in (["watch", str(folder)], ["watch", "--once", str(folder)]):
@@ -320,6 +333,14 @@ def test_once_and_no_terminal_print_one_plain_frame(folder):
         assert "\x1b" not in done.output
         assert done.output.count("batch 8 of 20") == 1
         assert "█▇▆▅▄▃▂▁" in done.output
+
+
+@pytest.mark.parametrize("every", ["0", "nan", "inf", "1e10"])
+def test_looks_that_cannot_be_waited_for_are_refused(folder, every, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["watch", str(folder), "--every", every])
+    assert stop.value.code == 2
+    assert "error: Invalid value for '--every': Input should be" in capsys.readouterr().err
 
 
 LIVE = """

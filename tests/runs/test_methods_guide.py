@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-import numpy as np
 import torch
 import yaml
 from composer import Trainer
 from conftest import REPOSITORY
 from pydantic import TypeAdapter
 
-from mixstream import build_plan
-from mixstream.callbacks.online import OnlineWeights, Timing
-from mixstream.callbacks.scores import provider_of
-from mixstream.callbacks.signals import Alignment
-from mixstream.loader import MixtureLoader
-from mixstream.methods.learning.bounds import Bounds
 from mixstream.methods.learning.history import read_history
-from mixstream.methods.learning.learner import Learner
-from mixstream.methods.learning.stages import Stages
-from mixstream.methods.xdoge import XDoGE
 from mixstream.runs.methods import MethodRecipe, XdogeRecipe
 from mixstream.runs.model import build_model
 from mixstream.runs.sections import ModelRecipe
@@ -45,17 +34,15 @@ def test_every_key_of_every_method_is_told():
         assert f"| `{name}` |" in GUIDE
 
 
-def test_the_example_of_code_trains(catalog, tmp_path, monkeypatch):
+def test_the_example_of_code_trains(streams, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "streams").symlink_to(streams)
     (example,) = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
-    plan = build_plan(catalog, "uniform", 8 * 10 * 24, 10)
-    known = {
-        "np": np, "Path": Path, "Learner": Learner, "XDoGE": XDoGE, "Bounds": Bounds, "Stages": Stages,
-        "Alignment": Alignment, "MixtureLoader": MixtureLoader, "provider_of": provider_of,
-        "OnlineWeights": OnlineWeights, "Timing": Timing, "plan": plan, "loader": MixtureLoader(plan),
-        "probe_plan": build_plan(catalog, "uniform", 8 * 10 * 24, 10),
-    }  # fmt: skip
+    example = example.replace("budget_tokens=200_000, batch_size=16", "budget_tokens=8 * 10 * 24, batch_size=10")
+    known: dict[str, Any] = {}
     exec(example, known)
+    plan = known["plan"]
+    assert plan.num_batches == 24
     recipe = ModelRecipe(hidden_size=16, intermediate_size=24, num_layers=1, num_heads=2)
     model = build_model(recipe, plan, 0)
     trainer = Trainer(

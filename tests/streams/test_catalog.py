@@ -59,6 +59,11 @@ def test_what_is_no_catalog_is_refused(tmp_path):
     with pytest.raises(StreamError, match="holds no stream with a 'heldout' split"):
         write_stream(tmp_path, "eu.a", 0, 5)
         Catalog.open(tmp_path, split="heldout")
+    write_stream(tmp_path / "data" / "streams", "eu.b", 0, 5)
+    with pytest.raises(
+        StreamError, match=r"data: holds no stream, but .*/streams/eu.b is one; open .*/data/streams, or"
+    ):
+        Catalog.open(tmp_path / "data")
     with pytest.raises(StreamError, match="is a URL that lost a slash, .*; write S3://bucket/streams"):
         Catalog.open(Path("S3://bucket/streams"))
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -138,9 +139,10 @@ def test_parts_of_an_object(bucket):
         assert b"".join(body.chunks) == DATA[start:stop]
 
 
-def test_more_pages_than_one(bucket, folder, proxy):
+def test_more_pages_than_one(bucket, proxy):
     for number in range(1050):
         bucket.put(f"data/{number:04}", b"")
+    folder = RemoteFolder.open(f"{bucket.url}/data", replace(SHORT, stall_seconds=20.0, give_up_seconds=60.0))
     proxy.set(fault_share=1.0, fault_kinds=("503", "reset_early"), max_faults=3, listings=True)
     assert list(folder.sizes()) == [f"{number:04}" for number in range(1050)]
     assert sum(bool(record.fault) for record in proxy.log()) == 3

@@ -58,11 +58,15 @@ class History:
             if not legs and (not kept or digest == plan_digest(next(iter(kept.values())))):
                 leg = Leg(0, plan, _roots(plan, plan, streams), Logs.none(), _metrics(path), None, True, None)
                 return cls(path, folder, (leg,), None)
+        if not legs and not kept:
+            raise FormatError(
+                f"{folder}: positions.jsonl tells of plan {logs.positions.parse(0, PositionLine).plan}, {own.name} is "
+                f"{plan_digest(plan)}; one of the two is of another run, bring the right one back"
+            )
         if not legs:
-            first = next(iter(kept), "plan-to-ba*.json")
             raise FormatError(
                 f"{path}: was carried over to another plan, and nobody noted where it was then; its first plan, "
-                f"{folder / first}, can be traced instead"
+                f"{folder / next(iter(kept))}, can be traced instead"
             )
         return cls(path, folder, tuple(legs), _trained(folder, logs) if legs[-1].end is None else legs[-1].end)
 

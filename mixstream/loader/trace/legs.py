@@ -135,7 +135,9 @@ class Leg:
         if noted is None:
             return
         counted = ledger_before(self.order, start, noted.batch)
-        if counted.batch != noted.batch or (counted.cursors != noted.cursors).any():
+        # What is owed tells of other weights also where they have come to the same draws.
+        met = ((counted.cursors == noted.cursors).all(), (counted.owed == noted.owed).all())
+        if counted.batch != noted.batch or not all(met):
             raise StateError(
                 f"{self.logs.positions.path.parent}: between batches {first} and {noted.batch} the run read otherwise "
                 f"than its logs tell: weights acted that weights.jsonl has not, so what batches {first} to "
@@ -177,7 +179,8 @@ class Leg:
         log = self.logs.weights
         for start, _ in log.from_(log.count_up_to(lambda line: line["at_batch"], batch - 1)):
             update = self._update(start)
-            if update.apply == "sampling" and update.at_batch > 0:
+            is_first = update.update == update.at_batch == 0  # tells what the plan began with
+            if update.apply == "sampling" and not is_first:
                 yield update.at_batch, check_weights(update.weights, self.plan.streams)
 
     def _update(self, start: int) -> WeightsUpdate:

@@ -29,7 +29,7 @@ class Observation:
         drawn: (K,) samples drawn so far.
         sizes: (K,) samples of one repeat.
         signal: (K,) what the method asks for, by its `signal`:
-            ``alignment``: W_i = <grad l_i, G>; ``excess``: mean over tokens of max(0, loss - reference's loss);
+            ``alignment``: ``W_i = <grad l_i, G>``; ``excess``: mean over tokens of max(0, loss - reference's loss);
             ``losses``: mean training loss since the last update, nan of a source that was not read. None where
             the method asks for nothing.
     """

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mixstream.report.charts.figure import COLOURS, INK, SHAPES, Spec, panel, rounded
+from mixstream.report.charts.figure import COLOURS, INK, SHAPES, TICKS, Spec, legend_room, panel, rounded
 
 STEP = 20  # pixels of a bar
 PADDING = 64  # pixels for axis and legend
-TICKS = {"tickCount": 6}
+AXIS = {"tickCount": 6, "format": TICKS}
 
 
 class Bar(NamedTuple):
@@ -51,7 +51,8 @@ def marked_bars(bars: Sequence[Bar], title: str, mark: str) -> Spec:
         for bar in bars
     ]
     scale = {"domain": [0, rounded(1.12 * shown)]}
-    x = {"field": "value", "type": "quantitative", "title": f"{title}; {mark}", "scale": scale, "axis": TICKS}
+    told = f"{title}; {mark}" if any(row["mark"] is not None for row in rows) else title
+    x = {"field": "value", "type": "quantitative", "title": told, "scale": scale, "axis": AXIS}
     tooltip = [{"field": "name", "title": "of"}, {"field": "told", "title": title}]
     return panel(
         STEP * len(bars) + PADDING,
@@ -84,7 +85,7 @@ def dots(values: Sequence[Dot], title: str, runs: Sequence[str]) -> Spec:
         encoding={
             "y": {**_names("row"), "axis": {"grid": True, "tickBand": "extent"}},
             "yOffset": {"field": "run", "scale": {"domain": shown}},
-            "x": {**x, "axis": TICKS},
+            "x": {**x, "axis": AXIS},
             "color": _of_run(runs, shown, COLOURS),
             "shape": _of_run(runs, shown, SHAPES),
             "tooltip": [
@@ -104,7 +105,7 @@ def stacked(parts: Sequence[Part], title: str) -> Spec:
         "field": "part",
         "type": "nominal",
         "scale": {"domain": names, "range": list(COLOURS[: len(names)])},
-        "legend": {"title": None, "columns": 2},
+        "legend": {"title": None, **legend_room(names)},
     }
     return panel(
         28 * len({part.run for part in parts}) + PADDING,
@@ -113,7 +114,7 @@ def stacked(parts: Sequence[Part], title: str) -> Spec:
         mark={"type": "bar", "stroke": "white", "strokeWidth": 1},
         encoding={
             "y": _names("run"),
-            "x": {"field": "value", "type": "quantitative", "title": title, "stack": "zero", "axis": TICKS},
+            "x": {"field": "value", "type": "quantitative", "title": title, "stack": "zero", "axis": {"tickCount": 6}},
             "color": colour,
             "order": {"field": "place", "type": "quantitative"},
             "tooltip": [
@@ -131,4 +132,5 @@ def _names(field: str) -> dict[str, Any]:
 
 def _of_run(runs: Sequence[str], shown: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
     scale = {"domain": list(runs), "range": [values[place % len(values)] for place in range(len(runs))]}
-    return {"field": "run", "type": "nominal", "scale": scale, "legend": {"title": None, "columns": 3, "values": shown}}
+    legend = {"title": None, "values": shown, **legend_room(shown)}
+    return {"field": "run", "type": "nominal", "scale": scale, "legend": legend}

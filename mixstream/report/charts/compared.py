@@ -9,7 +9,7 @@ import numpy as np
 from mixstream.metrics import BATCHES_PER_SECOND, RUN_SECONDS, SECONDS, TRAIN_LOSS, of_stream
 from mixstream.report.charts.bars import Dot, Part, dots, stacked
 from mixstream.report.charts.figure import Figure, Table, told
-from mixstream.report.charts.lines import Axes, Line, line_panels, lines_table
+from mixstream.report.charts.lines import Axes, Line, line_panels, lines_table, not_drawn
 from mixstream.report.charts.losses import BITS, NATS, heldout_languages
 from mixstream.report.charts.running import waited_share
 from mixstream.report.read import RunRecord
@@ -93,6 +93,7 @@ def _over(run: RunRecord, series: Series) -> Series:
 
 
 def _over_tokens(name: str, title: str, caption: str, lines: list[Line], axes: Axes) -> Figure:
+    caption += not_drawn(lines, axes)
     return Figure(name, title, caption, line_panels(lines, axes), lines_table(lines, axes, ".4f"))
 
 
@@ -140,8 +141,8 @@ def _costs(costs: Sequence[tuple[RunRecord, Mapping[str, float]]]) -> Figure:
     return Figure(
         "cost",
         "Where the time went",
-        "Seconds of one process: the updates of the weights against the whole. A run that was interrupted and tells "
-        "no seconds of its own is told by those of the process that ended it.",
+        "Seconds of one process from its first batch on: the updates of the weights against the whole. A run that was "
+        "interrupted and tells no seconds of its own is told by those of the process that ended it.",
         [stacked(parts, "seconds")],
         Table(columns, rows),
     )

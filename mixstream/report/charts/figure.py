@@ -15,6 +15,8 @@ COLOURS = ("#0062c8", "#bf4d00", "#009e73", "#b3589a", "#ce9707", "#2b2b2b", "#8
 DASHES = ([1, 0], [6, 3], [2, 2], [9, 2, 2, 2], [1, 4], [12, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DIGITS = 5  # that a chart's numbers are written with
+TICKS = ".6~g"  # of axes: with fewer digits ten is 1e+1, and a lone tick of 1.6 is 2
+LETTER, SYMBOL, PHONE = 6.5, 45, 300  # pixels of a legend's letter, of what stands beside it, of a chart on a phone
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def panel(height: int, **parts: Any) -> Spec:
             },
             "legend": {
                 "orient": "bottom",
+                "layout": {"bottom": {"anchor": "start", "direction": "vertical"}},
                 "labelColor": INK,
                 "titleColor": QUIET,
                 "titleFontWeight": "normal",
@@ -78,6 +81,18 @@ def panel(height: int, **parts: Any) -> Spec:
             },
             "title": {"color": INK, "fontSize": 12, "anchor": "start", "fontWeight": "normal"},
         },
+    }
+
+
+def legend_room(names: Sequence[str]) -> Spec:
+    """Return a legend's columns, as many as fit on a phone, and of a name as much as there is room for.
+
+    A chart's height is settled before its width is known: columns that followed the width would be cut off below.
+    """
+    widest = SYMBOL + LETTER * max(map(len, names), default=0)
+    return {
+        "columns": max(1, int(PHONE / widest)),
+        "labelLimit": {"expr": f"max({SYMBOL}, width - {SYMBOL})"},
     }
 
 

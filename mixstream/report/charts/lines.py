@@ -10,7 +10,7 @@ import numpy as np
 
 from mixstream.mixture.plan import Plan
 from mixstream.mixture.simplex import Float64
-from mixstream.report.charts.figure import COLOURS, DASHES, QUIET, Spec, Table, panel, rounded, told
+from mixstream.report.charts.figure import COLOURS, DASHES, QUIET, TICKS, Spec, Table, legend_room, panel, rounded, told
 from mixstream.report.series import Series, thin
 
 POINTS = 11_000  # of a figure's lines together
@@ -19,6 +19,7 @@ ON_CANVAS = 1_500  # points of a panel, above which it is drawn as an image
 # Vega-Lite 6.4 looks for unformatted text in the wrong place where the nearest point is asked for.
 AS_TEXT = {"formatType": "toString", "format": "s"}
 COLUMNS = 5  # batches that a table tells of
+NAMED = 3  # lines that a caption names
 
 
 class Line(NamedTuple):
@@ -86,7 +87,8 @@ def line_panels(lines: Sequence[Line], axes: Axes) -> list[Spec]:
         {name: colour for name, colour in zip(group, COLOURS, strict=False) if name in drawn} for group in groups
     ]
     palettes = [palette for palette in palettes if palette]
-    limits = _limits(lines, axes) if len(palettes) > 1 else {}
+    is_drawn = any(np.isfinite(line.series.values).any() for line in lines)
+    limits = _limits(lines, axes) if len(palettes) > 1 or not is_drawn else {}
     thinned = _thinned(lines)
     return [
         _panel([line for line in thinned if line.colour in palette], axes, palette, dashes, limits)
@@ -110,6 +112,20 @@ def _thinned(lines: Sequence[Line]) -> list[Line]:
 def _at_each(series: Series, batches: Float64) -> Series:
     places = np.searchsorted(series.batches, batches, side="right").clip(min=1) - 1
     return Series(batches, series.values[places])
+
+
+def not_drawn(lines: Sequence[Line], axes: Axes) -> str:
+    """Return a sentence on values that are no numbers, as of a run that diverged; nothing where there are none."""
+    firsts = {}
+    for line in lines:
+        broken = ~np.isfinite(line.series.values)
+        if broken.any() and not line.pale:
+            firsts[line.name] = line.series.batches[broken][0]
+    if not firsts:
+        return ""
+    named = [f"of {name} first at {axes.x} {first:,.0f}" for name, first in list(firsts.items())[:NAMED]]
+    more = [f"and of {len(firsts) - NAMED} more"] if len(firsts) > NAMED else []
+    return f" Values that are not finite are not drawn: {', '.join([*named, *more])}."
 
 
 def lines_table(lines: Sequence[Line], axes: Axes, form: str = ".4g") -> Table:
@@ -159,7 +175,7 @@ def _panel(
             axes.y,
             {"zero": axes.zero},
             limits.get("y"),
-            {"format": "~s" if axes.large else "~g", "tickCount": 5},
+            {"format": "~s" if axes.large else TICKS, "tickCount": 5},
         ),
         "color": _legend(
             "colour", axes.colour, list(palette), list(palette.values()), len(palette) > 1 or bool(limits)
@@ -199,7 +215,7 @@ def _row(line: Line) -> dict[str, Any]:
 
 def _legend(field: str, title: str, names: Sequence[str], values: Sequence[Any], shown: bool) -> dict[str, Any]:
     scale = {"domain": list(names), "range": [values[place % len(values)] for place in range(len(names))]}
-    legend = {"title": title, "columns": 4, "symbolType": "stroke", "symbolStrokeWidth": 3} if shown else None
+    legend = {"title": title, **legend_room(names), "symbolType": "stroke", "symbolStrokeWidth": 3} if shown else None
     return {"field": field, "type": "nominal", "scale": scale, "legend": legend}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from mixstream.metrics import HELDOUT_BITS, HELDOUT_NATS, LOSS, READ
 from mixstream.mixture.simplex import Float64
 from mixstream.report.charts.figure import Figure, Table
-from mixstream.report.charts.lines import Axes, Line, languages_in, line_panels, lines_table, of_streams
+from mixstream.report.charts.lines import Axes, Line, languages_in, line_panels, lines_table, not_drawn, of_streams
 from mixstream.report.read import RunRecord
 from mixstream.report.series import Series
 
@@ -122,6 +122,7 @@ def _both(
             lines = of_streams(run.plan, series) or _lines(series)
             axes = Axes(f"held-out loss, {unit}", known=languages_in(run.plan))
             panels += line_panels(lines, axes)
+            caption += not_drawn(lines, axes) if unit == NATS else ""
             table = lines_table(lines, axes, ".4f")
             columns = ["held-out loss", "unit", *table.columns[1:]]
             rows += [[row[0], unit, *row[1:]] for row in table.rows]
@@ -134,4 +135,5 @@ def _lines(series: Mapping[str, Series]) -> list[Line]:
 
 def _figure(run: RunRecord, name: str, title: str, caption: str, lines: list[Line]) -> Figure:
     axes = Axes("training loss, nats/token", known=languages_in(run.plan))
+    caption += not_drawn(lines, axes)
     return Figure(f"{name}-{run.name}", title, caption, line_panels(lines, axes), lines_table(lines, axes, ".4f"))

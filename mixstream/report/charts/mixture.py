@@ -91,11 +91,13 @@ def _repeats(run: RunRecord) -> Figure:
             ]
         )
     batch = max(int(own.batches[-1]) for own in series.values())
+    has_budgets = any(entry.max_repeats is not None for entry in entries)
+    note = "A black mark is the budget, where it is near." if has_budgets else "No stream has a budget."
     columns = ("stream", "repeats", "budget", "of it used", "samples read", "share of all read", "planned proportion")
     return Figure(
         f"repeats-{run.name}",
         "Repeats against budgets",
-        f"Draws / samples of each stream, up to batch {batch:,}. A black mark is the budget, where it is near.",
+        f"Draws / samples of each stream, up to batch {batch:,}. {note}",
         [marked_bars(bars, "repeats", "a mark is the budget")],
         Table(columns, rows),
     )

@@ -27,7 +27,7 @@ def test_every_method_is_told():
 
 def test_its_commands_have_these_options():
     commands = typer.main.get_command(app).commands
-    lines = [line for block in re.findall(r"```\n(.*?)```", GUIDE, flags=re.DOTALL) for line in block.splitlines()]
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", GUIDE, flags=re.DOTALL) for line in block.splitlines()]
     told = [shlex.split(line, comments=True) for line in lines if line.startswith("mixstream ")]
     assert len(told) >= 10
     for _, name, *rest in told:
