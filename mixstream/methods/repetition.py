@@ -8,8 +8,8 @@ With r = draws / size of a source (its repeats) and R* the repeats after which a
 
 so that a source of U tokens read r times counts as U S(r; R*) fresh ones.
 
-Sources: Muennighoff et al. 2023 (arXiv 2305.16264), who write it with R_D = r - 1 and fit R* = 15.387756 to
-English; Sedova et al. 2026 (arXiv 2605.12715) and Longpre et al. 2025 (arXiv 2510.22037, with lambda = 1/R*)
+Sources: Muennighoff et al. 2023 (arXiv 2305.16264), who write it with R_D = r - 1 and fit ``R* = 15.387756``
+to English; Sedova et al. 2026 (arXiv 2605.12715) and Longpre et al. 2025 (arXiv 2510.22037, with ``lambda = 1/R*``)
 use the same function.
 """
 
