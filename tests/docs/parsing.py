@@ -20,7 +20,8 @@ from mixstream.cli import app
 from mixstream.mixture.schedule import Change
 from mixstream.runs.recipe import RunRecipe
 
-PROGRAMS = {"mixstream", "make", "pip", "composer", "torchrun", "python", "sbatch", "bash", "export", "eval", "source"}
+PROGRAMS = {"mixstream", "make", "pip", "composer", "torchrun", "python", "sbatch"}
+PROGRAMS |= {"bash", "echo", "eval", "export", "mkdir", "source"}
 OTHERS = {"train_loader"}  # sections of a YAML of LLM Foundry
 
 
