@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream.errors import BudgetError, FitError, FloorError, RunTableError
-from mixstream.methods.planning.allocating import GAP, Region, minimise, region_of
+from mixstream.methods.planning.allocating import GAP, Region, minimise, region_of, slsqp
 from mixstream.mixture.simplex import project_l2
 
 
@@ -180,3 +181,19 @@ def test_the_gap_of_an_answer_is_told():
     found = minimise(Region(np.zeros(3), np.ones(3)), lambda p: (float((p**2).sum()), 2 * p), of="bowl")
     assert 0 <= found.gap <= GAP
     np.testing.assert_allclose(found.proportions, 1 / 3, atol=1e-4)
+
+
+def test_steps_out_of_bounds_by_rounding_are_no_news_and_other_warnings_are():
+    """Scipy 1.15, the newest of Python 3.10, warns of the first in words of its own, and then clips."""
+
+    def bowl(told):
+        def value(x):
+            warnings.warn(told, RuntimeWarning, stacklevel=2)
+            return float((x**2).sum()), 2 * x
+
+        return value
+
+    clipped = "Values in x were outside bounds during a minimize step, clipping to bounds"
+    np.testing.assert_allclose(slsqp(bowl(clipped), np.ones(2), jac=True).x, 0, atol=1e-6)
+    with pytest.raises(RuntimeWarning, match="overflow"):
+        slsqp(bowl("overflow"), np.ones(2), jac=True)
